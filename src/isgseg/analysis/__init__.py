@@ -1,0 +1,1 @@
+"""What to make of numbered granules: `granules` is the table, `figures` are the pictures."""

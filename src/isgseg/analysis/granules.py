@@ -1,0 +1,83 @@
+"""The table of granules: where each one is, how large, how dense."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from isgseg.formats import Array
+
+log = logging.getLogger(__name__)
+
+
+def granule_table(
+    labels: Array, volume: Array | None = None, voxel_size: Sequence[float] | None = None
+) -> pd.DataFrame:
+    """One row a granule, ordered by label; time and memory grow with the labelled voxels.
+
+    The columns are always the same; what cannot be known is NaN (an empty field of the CSV).
+
+    - `label`; `voxels`; `volume_nm3`, `volume_um3`
+    - `centroid_z`, `_y`, `_x`: pixels, the first voxel's centre is 0; `centroid_z_nm` and so on: nm
+    - `equivalent_diameter_px`, `_nm`: of the ball of the same volume; px are voxels' cube roots
+    - `z0`, `y0`, `x0`, `z1`, `y1`, `x1`: bounding box, pixels, half-open; `slices`: `z1 - z0`
+    - `mean_intensity`: of `volume`, in its unit
+    - `touches_border`: the granule reaches the volume's edge, so part of it may be missing
+
+    Args:
+        labels: (z, y, x), unsigned integers, 0 is background.
+        volume: (z, y, x), grey values.
+        voxel_size: nm, (z, y, x).
+
+    Raises:
+        ValueError: `labels` and `volume` differ in shape.
+    """
+    if volume is not None and volume.shape != labels.shape:
+        raise ValueError(f"labels are {labels.shape} but the volume is {volume.shape} (z, y, x)")
+    if voxel_size is None:
+        log.warning("no voxel size: the columns in nm stay empty")
+    where = np.nonzero(labels)
+    grey = np.full(1, np.nan, np.float32) if volume is None else volume[where]
+    voxels = pd.DataFrame(
+        {"label": labels[where]}
+        | {axis: index.astype(np.int32) for axis, index in zip("zyx", where, strict=True)}
+        | {"grey": np.broadcast_to(grey, where[0].shape)}
+    )
+    groups = voxels.groupby("label")
+    low, high = groups[["z", "y", "x"]].min(), groups[["z", "y", "x"]].max() + 1
+    centroid = groups[["z", "y", "x"]].mean()
+    nm = np.array(voxel_size if voxel_size is not None else [np.nan] * 3, dtype=float)
+    count = groups.size()
+    table = pd.DataFrame(index=count.index)
+    table[[f"centroid_{axis}" for axis in "zyx"]] = centroid
+    table[[f"centroid_{axis}_nm" for axis in "zyx"]] = centroid * nm
+    table["voxels"] = count
+    table["volume_nm3"] = count * nm.prod()
+    table["volume_um3"] = table["volume_nm3"] / 1e9
+    table["equivalent_diameter_px"] = np.cbrt(count * 6 / math.pi)
+    table["equivalent_diameter_nm"] = np.cbrt(table["volume_nm3"] * 6 / math.pi)
+    table[["z0", "y0", "x0"]] = low
+    table[["z1", "y1", "x1"]] = high
+    table["slices"] = high["z"] - low["z"]
+    table["mean_intensity"] = groups["grey"].mean()
+    table["touches_border"] = (low == 0).any(axis=1) | (high == list(labels.shape)).any(axis=1)
+    return table.reset_index()
+
+
+def summary(table: pd.DataFrame) -> dict[str, float]:
+    """Count, and mean, median, min and max of volume and diameter.
+
+    In um3 and nm, or in voxels where nm are unknown; the count alone where there is no granule.
+    """
+    columns = ["volume_um3", "equivalent_diameter_nm"]
+    if table["volume_um3"].isna().all():
+        columns = ["voxels", "equivalent_diameter_px"]
+    numbers: dict[str, float] = {"count": len(table)}
+    for column in columns if len(table) else ():
+        for name in ("mean", "median", "min", "max"):
+            numbers[f"{column}_{name}"] = float(table[column].agg(name))
+    return numbers

@@ -1,0 +1,64 @@
+"""Callbacks: `.pth` checkpoints that count epochs from 1, and pictures for TensorBoard."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import lightning
+import numpy as np
+import torch
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from torch import Tensor
+
+from isgseg.data.datamodule import Batch
+
+
+class PthCheckpoint(ModelCheckpoint):
+    """Lightning's ModelCheckpoint with the suffix `.pth` and epochs counted as people do, from 1."""
+
+    FILE_EXTENSION = ".pth"
+
+    def format_checkpoint_name(self, metrics: dict[str, Tensor], *args: Any, **kwargs: Any) -> str:
+        """The file's name; `{epoch}` is the number of epochs that are done."""
+        epoch = metrics.get("epoch", torch.tensor(0)) + 1
+        return super().format_checkpoint_name({**metrics, "epoch": epoch}, *args, **kwargs)
+
+
+class PredictionPictures(Callback):
+    """Shows truth (green) and predictions (magenta) on fixed validation patches.
+
+    Args:
+        count: patches, spread evenly over the validation split.
+        threshold: detections with a lower score are not drawn.
+    """
+
+    def __init__(self, count: int = 4, threshold: float = 0.5) -> None:
+        self.count, self.threshold = count, threshold
+
+    def on_validation_batch_end(
+        self,
+        trainer: lightning.Trainer,
+        pl_module: lightning.LightningModule,
+        outputs: Any,
+        batch: Batch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Draws the first patch of the batches that were chosen."""
+        from isgseg.analysis.figures import overlay
+
+        batches = int(trainer.num_val_batches[dataloader_idx])
+        chosen = np.linspace(0, batches - 1, min(self.count, batches)).round().astype(int).tolist()
+        if batch_idx not in chosen:
+            return
+        picture, target, found = batch[0][0], batch[1][0], outputs[0]
+        image = overlay(
+            picture.float().mean(0).cpu().numpy(),
+            target["masks"].bool().cpu().numpy(),
+            found["masks"][found["scores"] >= self.threshold].numpy(),
+        )
+        for logger in trainer.loggers:
+            writer = getattr(logger.experiment, "add_image", None)
+            if writer is not None:
+                name = f"val/patch_{int(target['image_id'])}"
+                writer(name, image, trainer.global_step, dataformats="HWC")

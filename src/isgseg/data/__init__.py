@@ -1,0 +1,1 @@
+"""From labelled volumes to batches: patches on disk, a COCO dataset, transforms, a DataModule."""

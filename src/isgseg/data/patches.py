@@ -1,0 +1,363 @@
+"""Labelled volumes to a COCO patch dataset on disk."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+from pycocotools import mask as coco_mask
+from scipy import ndimage as ndi
+
+from isgseg.data.polygons import encode
+from isgseg.normalization import Grey, Normalization
+from isgseg.volume import Volume, read_labels, read_volume, stem
+
+log = logging.getLogger(__name__)
+AXES = {"z": 0, "y": 1, "x": 2}
+
+
+@dataclass(frozen=True)
+class PatchSettings:
+    """How volumes are cut; `conf/prepare.yaml` describes each.
+
+    Attributes:
+        size: side of a patch, pixels; slices smaller than that are kept whole.
+        stride: distance between neighbouring patches, pixels.
+        axes: the axes along which slices are taken, of z, y and x.
+        slice_step: every how many slices one is taken.
+        context: 0 for grey pictures; 1 for colour pictures of the slices before, at and after.
+        min_pixels: sections of an object smaller than this are left out, and counted.
+        empty_share: share of patches without any object that is allowed in the training split.
+    """
+
+    size: int = 256
+    stride: int = 256
+    axes: Sequence[str] = ("z",)
+    slice_step: int = 1
+    context: int = 0
+    min_pixels: int = 1
+    empty_share: float = 0.1
+
+    def __post_init__(self) -> None:
+        for name in ("size", "stride", "slice_step", "min_pixels"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"patches.{name} is {getattr(self, name)}; it must be at least 1")
+        if not self.axes or not set(self.axes) <= set(AXES):
+            raise ValueError(f"patches.axes is {list(self.axes)}; choose from z, y and x")
+        if self.context not in (0, 1):
+            raise ValueError(f"patches.context is {self.context}; choose 0 or 1")
+        if not 0 <= self.empty_share < 1:
+            raise ValueError(f"patches.empty_share is {self.empty_share}; it must be in [0, 1)")
+
+
+@dataclass
+class Split:
+    """One split while it grows: its COCO content and what was left out."""
+
+    folder: Path
+    images: list[dict[str, Any]] = field(default_factory=list)
+    annotations: list[dict[str, Any]] = field(default_factory=list)
+    too_small: int = 0
+    empty_left_out: int = 0
+
+    def add(self, picture: npt.NDArray[np.uint8], labels: npt.NDArray[Any], name: str) -> None:
+        """Saves a patch and its objects; every object of `labels` becomes one annotation."""
+        identifier = len(self.images) + 1
+        Image.fromarray(picture).save(self.folder / "images" / name, compress_level=1)
+        height, width = labels.shape
+        self.images.append(
+            {"id": identifier, "file_name": name, "height": height, "width": width}
+        )
+        for number, window in enumerate(ndi.find_objects(labels), start=1):
+            if window is not None:
+                annotation = annotate(labels, number, window)
+                annotation |= {"id": len(self.annotations) + 1, "image_id": identifier}
+                self.annotations.append(annotation)
+
+    def save(self) -> None:
+        """Writes annotations.json."""
+        content = {
+            "images": self.images,
+            "annotations": self.annotations,
+            "categories": [{"id": 1, "name": "granule"}],
+        }
+        (self.folder / "annotations.json").write_text(json.dumps(content))
+
+
+def annotate(
+    labels: npt.NDArray[Any], number: int, window: tuple[slice, slice]
+) -> dict[str, Any]:
+    """One COCO annotation; its box is tight and half-open, as the masks are the truth."""
+    mask = labels[window] == number
+    rows, columns = window
+    segmentation = encode(mask)
+    if isinstance(segmentation, list):  # polygons move with their window; run lengths do not
+        segmentation = [
+            [value + (rows.start if i % 2 else columns.start) for i, value in enumerate(polygon)]
+            for polygon in segmentation
+        ]
+    else:
+        rle = coco_mask.encode(np.asfortranarray(labels == number, dtype=np.uint8))
+        segmentation = {"size": list(labels.shape), "counts": rle["counts"].decode("ascii")}
+    width, height = columns.stop - columns.start, rows.stop - rows.start
+    return {
+        "category_id": 1,
+        "segmentation": segmentation,
+        "bbox": [columns.start, rows.start, width, height],
+        "area": int(mask.sum()),
+        "iscrowd": 0,
+    }
+
+
+def starts(length: int, size: int, stride: int) -> list[int]:
+    """Where patches begin so that they cover `length` pixels; the last one is moved inside."""
+    last = max(length - size, 0)
+    return [*range(0, last, stride), last]
+
+
+def drop_small(labels: npt.NDArray[Any], min_pixels: int) -> tuple[npt.NDArray[Any], int]:
+    """Removes sections of fewer pixels; returns the rest, renumbered from 1, and their count."""
+    numbers, inverse, counts = np.unique(labels, return_inverse=True, return_counts=True)
+    keep = (counts >= min_pixels) & (numbers > 0)
+    renumbered = np.where(keep, np.cumsum(keep), 0).astype(np.int32)
+    return renumbered[inverse].reshape(labels.shape), int(((numbers > 0) & ~keep).sum())
+
+
+def slice_pictures(
+    volume: npt.NDArray[Any], grey: Grey, axis: str, settings: PatchSettings
+) -> Iterator[tuple[int, npt.NDArray[np.uint8]]]:
+    """The slices along an axis, as (H, W) grey or, with context, (H, W, 3) pictures."""
+    slices = np.moveaxis(volume, AXES[axis], 0)
+    for index in range(0, len(slices), settings.slice_step):
+        yield index, picture_of(slices, grey, index, settings.context)
+
+
+def picture_of(
+    slices: npt.NDArray[Any], grey: Grey, index: int, context: int
+) -> npt.NDArray[np.uint8]:
+    """What the network sees of one slice; training and prediction both come through here.
+
+    Args:
+        slices: (n, H, W) voxels.
+        grey: the volume's normalization.
+        index: which slice.
+        context: 0, or 1 for the neighbours as first and last channel (the slice itself at an end).
+
+    Returns:
+        (H, W) uint8, or (H, W, 3) with context.
+    """
+    if context == 0:
+        return grey(slices[index])
+    around = [max(index - 1, 0), index, min(index + 1, len(slices) - 1)]
+    return np.stack([grey(slices[i]) for i in around], axis=-1)
+
+
+def cut_volume(
+    split: Split,
+    name: str,
+    volume: npt.NDArray[Any],
+    labels: npt.NDArray[Any],
+    grey: Grey,
+    settings: PatchSettings,
+    all_empty: bool,
+) -> None:
+    """Cuts one volume into a split.
+
+    Args:
+        split: grows by the patches.
+        name: begins every picture's name.
+        volume: (z, y, x).
+        labels: (z, y, x), 0 is background.
+        grey: the volume's normalization.
+        settings: how to cut.
+        all_empty: keep every patch without objects (validation: false positives must count), or
+            only `empty_share` of them, evenly spread (training).
+    """
+    cells: list[tuple[str, npt.NDArray[np.uint8], npt.NDArray[Any]]] = []
+    full = 0
+    for axis in settings.axes:
+        label_slices = np.moveaxis(labels, AXES[axis], 0)
+        for index, picture in slice_pictures(volume, grey, axis, settings):
+            for top in starts(picture.shape[0], settings.size, settings.stride):
+                for left in starts(picture.shape[1], settings.size, settings.stride):
+                    window = np.s_[top : top + settings.size, left : left + settings.size]
+                    kept, small = drop_small(label_slices[index][window], settings.min_pixels)
+                    split.too_small += small
+                    file_name = f"{name}_{axis}{index:04d}_{top:04d}_{left:04d}.png"
+                    if kept.any() or all_empty:
+                        split.add(picture[window], kept, file_name)
+                        full += 1
+                    else:
+                        cells.append((file_name, picture[window].copy(), kept))
+    if not all_empty:
+        share = settings.empty_share
+        wanted = min(len(cells), round(full * share / (1 - share)))
+        split.empty_left_out += len(cells) - wanted
+        for i in np.linspace(0, len(cells) - 1, wanted).round().astype(int):
+            file_name, patch, kept = cells[i]
+            split.add(patch, kept, file_name)
+
+
+def load_pair(image: Path, labels: Path) -> tuple[Volume, Volume]:
+    """Reads a volume and its labels.
+
+    Raises:
+        ValueError: their shapes differ.
+    """
+    volume, truth = read_volume(image), read_labels(labels)
+    if volume.data.shape != truth.data.shape:
+        raise ValueError(
+            f"{labels} has shape {truth.data.shape}, but its volume {image} has "
+            f"{volume.data.shape}; both must be the same (z, y, x)"
+        )
+    return volume, truth
+
+
+def write_dataset(
+    pairs: Sequence[tuple[Path, Path]],
+    val: Sequence[str],
+    output: Path,
+    settings: PatchSettings,
+    normalization: Normalization,
+) -> dict[str, Any]:
+    """Writes `train/`, `val/` and `dataset.yaml`'s content.
+
+    Args:
+        pairs: volume and label files.
+        val: stems of the volumes whose patches go to `val/`; the others go to `train/`.
+        output: an existing folder.
+        settings: how to cut.
+        normalization: voxels to grey.
+
+    Returns:
+        What `dataset.yaml` says: voxel size (nm), normalization, patches, volumes with their
+        SHA-256 and split, and size statistics of the objects.
+
+    Raises:
+        ValueError: a volume in both splits, an empty split, voxel sizes or shapes that differ.
+    """
+    splits = {name: Split(output / name) for name in ("train", "val")}
+    for split in splits.values():
+        (split.folder / "images").mkdir(parents=True)
+    sources = describe_sources(pairs, val)
+    sizes: list[tuple[float, ...]] = []
+    for (image, label_file), source in zip(pairs, sources, strict=True):
+        volume, truth = load_pair(image, label_file)
+        grey = normalization.fit(volume.data, str(image))
+        log.info("Cutting %s %s into %s", image.name, volume.data.shape, source["split"])
+        split = splits[source["split"]]
+        cut_volume(
+            split,
+            stem(image),
+            volume.data,
+            truth.data,
+            grey,
+            settings,
+            all_empty=source["split"] == "val",
+        )
+        source |= {"shape": list(volume.data.shape), "grey": asdict(grey)}
+        if volume.voxel_size is not None:
+            sizes.append(tuple(round(side, 3) for side in volume.voxel_size))
+    voxel_size = common_voxel_size(sizes)
+    for name, split in splits.items():
+        if not split.annotations:
+            raise ValueError(f"the {name} split has no object: its label volumes are all background")
+        split.save()
+        if split.too_small:
+            log.warning(
+                "%s: left out %d sections of fewer than patches.min_pixels=%d pixels",
+                name,
+                split.too_small,
+                settings.min_pixels,
+            )
+        if split.empty_left_out:
+            log.info(
+                "%s: left out %d patches without objects, so that patches.empty_share=%g",
+                name,
+                split.empty_left_out,
+                settings.empty_share,
+            )
+    return {
+        "voxel_size": voxel_size,
+        "context": settings.context,
+        "normalization": asdict(normalization),
+        "patches": {**asdict(settings), "axes": list(settings.axes)},
+        "volumes": sources,
+        "objects": {name: statistics(split) for name, split in splits.items()},
+    }
+
+
+def describe_sources(pairs: Sequence[tuple[Path, Path]], val: Sequence[str]) -> list[dict[str, Any]]:
+    """Which split each volume is in, with its SHA-256.
+
+    Raises:
+        ValueError: a split stays empty, a stem of `val` names no volume, or two volumes share a
+            name or a content.
+    """
+    stems = [stem(image) for image, _ in pairs]
+    missing = sorted(set(val) - set(stems))
+    if missing:
+        raise ValueError(f"val={missing} names no volume; the volumes are {stems}")
+    if not val or set(val) == set(stems):
+        raise ValueError(
+            f"val={list(val)} leaves the {'train' if val else 'val'} split empty; name some, not "
+            f"all, of {stems}"
+        )
+    sources: list[dict[str, Any]] = []
+    for name, (image, labels) in zip(stems, pairs, strict=True):
+        digest = hashlib.sha256(image.read_bytes()).hexdigest()
+        split = "val" if name in val else "train"
+        for other in sources:
+            if other["sha256"] == digest or other["name"] == name:
+                raise ValueError(
+                    f"{image} and {other['file']} are the same volume (split {split} and "
+                    f"{other['split']}); name each volume once"
+                )
+        sources.append(
+            {
+                "name": name,
+                "split": split,
+                "file": str(image),
+                "labels": str(labels),
+                "sha256": digest,
+            }
+        )
+    return sources
+
+
+def common_voxel_size(sizes: Sequence[tuple[float, ...]]) -> list[float] | None:
+    """The median voxel size of the volumes, nm, or None where no file says it.
+
+    Raises:
+        ValueError: they differ by more than half: the network sees granules at one scale.
+    """
+    if not sizes:
+        return None
+    ratio = float((np.max(sizes, axis=0) / np.min(sizes, axis=0)).max())
+    if ratio > 1.5:
+        raise ValueError(
+            f"voxel sizes differ by a factor of {ratio:.2f}: {sorted(set(sizes))} nm (z, y, x); "
+            "resample the volumes to one size first"
+        )
+    return [float(side) for side in np.median(sizes, axis=0)]
+
+
+def statistics(split: Split) -> dict[str, Any]:
+    """How many patches and objects, and the percentiles of the objects' tight side in pixels."""
+    sides = [float(np.sqrt(a["bbox"][2] * a["bbox"][3])) for a in split.annotations]
+    images = {annotation["image_id"] for annotation in split.annotations}
+    percentiles = np.percentile(sides, [5, 25, 50, 75, 95]).round(2).tolist()
+    return {
+        "patches": len(split.images),
+        "empty_patches": len(split.images) - len(images),
+        "objects": len(split.annotations),
+        "side_px_percentiles_5_25_50_75_95": percentiles,
+    }

@@ -1,0 +1,178 @@
+"""Training augmentation: where to crop, exact flips and quarter turns, scale, intensity, noise, blur."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torchvision import tv_tensors
+from torchvision.transforms import v2
+from torchvision.transforms.v2 import functional as F
+
+from isgseg.data.coco import Target, make_target
+
+
+class Augment:
+    """Augments a picture and its target, with randomness that the seed alone decides.
+
+    A resumed run and one with other workers see the same pictures: nothing depends on what was
+    drawn before.
+
+    Args:
+        crop: side of the square that is cut out, pixels; null keeps the whole picture.
+        crop_on_object: share of crops that hold an object chosen at random.
+        flip: flip along x and along y, each half of the time, and turn by quarters.
+        scale: range of the factor by which pictures are enlarged; [1, 1] is off.
+        intensity: range of the factor on grey values; [1, 1] is off.
+        noise: highest standard deviation of added noise, in [0, 1] of the grey range.
+        blur: highest sigma of a Gaussian blur, pixels, used half of the time.
+    """
+
+    def __init__(
+        self,
+        crop: int | None = None,
+        crop_on_object: float = 0.0,
+        flip: bool = True,
+        scale: Sequence[float] = (1.0, 1.0),
+        intensity: Sequence[float] = (1.0, 1.0),
+        noise: float = 0.0,
+        blur: float = 0.0,
+    ) -> None:
+        for name, (low, high) in (("scale", scale), ("intensity", intensity)):
+            if not 0 < low <= high:
+                raise ValueError(f"data.augment.{name} is [{low}, {high}]; it must be 0 < low <= high")
+        steps: list[nn.Module] = []
+        if tuple(scale) != (1.0, 1.0):
+            steps.append(RandomScale(*scale))
+        if crop:
+            steps.append(RandomCropOnObject(crop, crop_on_object))
+        if flip:
+            steps += [v2.RandomHorizontalFlip(), v2.RandomVerticalFlip(), RandomQuarterTurn()]
+        steps.append(v2.ToDtype({tv_tensors.Image: torch.float32, "others": None}, scale=True))
+        if blur:
+            steps.append(v2.RandomApply([v2.GaussianBlur(5, (0.1, blur))], p=0.5))
+        if tuple(intensity) != (1.0, 1.0):
+            steps.append(RandomIntensity(*intensity))
+        if noise:
+            steps.append(RandomNoise(noise))
+        self.steps = v2.Compose(steps)
+
+    def __call__(self, picture: Tensor, target: Target, seed: int) -> tuple[Tensor, Target]:
+        """Args: picture (3, H, W) uint8. Returns float32 in [0, 1] and the new target."""
+        sample = {
+            "image": tv_tensors.Image(picture),
+            "masks": tv_tensors.Mask(target["masks"]),
+        }
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            sample = self.steps(sample)
+        return sample["image"].as_subclass(Tensor).contiguous(), make_target(
+            sample["masks"].as_subclass(Tensor).contiguous(),
+            target["labels"],
+            int(target["image_id"]),
+        )
+
+
+class RandomScale(v2.Transform):
+    """Enlarges by a random factor; masks stay binary."""
+
+    def __init__(self, low: float, high: float) -> None:
+        super().__init__()
+        self.low, self.high = low, high
+
+    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
+        """Draws the factor."""
+        height, width = v2.query_size(flat_inputs)
+        factor = float(torch.empty(()).uniform_(self.low, self.high))
+        return {"size": [max(1, round(height * factor)), max(1, round(width * factor))]}
+
+    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        """Resizes; an empty stack of masks has no pixels that torch could resize."""
+        if inpt.shape[0] == 0:
+            return tv_tensors.wrap(inpt.new_zeros((0, *params["size"])), like=inpt)
+        return F.resize(inpt, params["size"], antialias=True)
+
+
+class RandomCropOnObject(v2.Transform):
+    """Cuts a square of a fixed size, now and then one that holds a random object.
+
+    A picture smaller than the square is kept whole along that side.
+    """
+
+    def __init__(self, size: int, on_object: float) -> None:
+        super().__init__()
+        self.size, self.on_object = size, on_object
+
+    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
+        """Draws the corner."""
+        masks = next(entry for entry in flat_inputs if isinstance(entry, tv_tensors.Mask))
+        sides = masks.shape[-2:]
+        chosen = None
+        if len(masks) and float(torch.rand(())) < self.on_object:
+            pixels = masks[int(torch.randint(len(masks), ()))].nonzero()
+            if len(pixels):
+                chosen = pixels[len(pixels) // 2].tolist()
+        corner = []
+        for axis, side in enumerate(sides):
+            size = min(self.size, side)
+            low, high = 0, side - size
+            if chosen is not None:
+                low = min(max(0, chosen[axis] - size + 1), high)
+                high = max(min(high, chosen[axis]), low)
+            corner.append((int(torch.randint(low, high + 1, ())), size))
+        (top, height), (left, width) = corner
+        return {"top": top, "left": left, "height": height, "width": width}
+
+    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        """Crops."""
+        return F.crop(inpt, **params)
+
+
+class RandomQuarterTurn(v2.Transform):
+    """Turns by 0, 90, 180 or 270 degrees: no pixel is interpolated."""
+
+    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
+        """Draws the number of quarters."""
+        return {"quarters": int(torch.randint(4, ()))}
+
+    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        """Turns the last two axes."""
+        return tv_tensors.wrap(torch.rot90(inpt, params["quarters"], (-2, -1)), like=inpt)
+
+
+class RandomIntensity(v2.Transform):
+    """Multiplies grey values by a random factor, as another normalization would."""
+
+    _transformed_types = (tv_tensors.Image,)
+
+    def __init__(self, low: float, high: float) -> None:
+        super().__init__()
+        self.low, self.high = low, high
+
+    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
+        """Draws the factor."""
+        return {"factor": float(torch.empty(()).uniform_(self.low, self.high))}
+
+    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        """Multiplies and clips to [0, 1]."""
+        return tv_tensors.wrap((inpt * params["factor"]).clamp(0, 1), like=inpt)
+
+
+class RandomNoise(v2.Transform):
+    """Adds Gaussian noise of a random strength."""
+
+    _transformed_types = (tv_tensors.Image,)
+
+    def __init__(self, highest: float) -> None:
+        super().__init__()
+        self.highest = highest
+
+    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
+        """Draws the standard deviation."""
+        return {"sigma": float(torch.empty(()).uniform_(0, self.highest))}
+
+    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        """Adds the noise."""
+        return F.gaussian_noise(inpt, sigma=params["sigma"])

@@ -1,0 +1,42 @@
+"""Which precision suits the machine."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+
+import torch
+
+_DTYPES = {"16-mixed": torch.float16, "bf16-mixed": torch.bfloat16, "32-true": torch.float32}
+
+
+def pick_device(name: str | None = None) -> torch.device:
+    """The device of that name; None takes CUDA where there is one."""
+    return torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+
+
+def pick_precision(precision: str, device: torch.device) -> str:
+    """`auto` becomes fp16 on CUDA, bf16 on a CPU that computes in bf16, and fp32 elsewhere.
+
+    Args:
+        precision: `auto`, or any of Lightning's precisions, which is returned as it is.
+        device: where it will run.
+    """
+    if precision != "auto":
+        return str(precision)
+    if device.type == "cuda":
+        return "16-mixed"
+    if device.type == "cpu" and torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        return "bf16-mixed"
+    return "32-true"
+
+
+def autocast(precision: str, device: torch.device) -> AbstractContextManager[None]:
+    """The context in which a network predicts in a precision of `pick_precision`.
+
+    Raises:
+        ValueError: an unknown precision.
+    """
+    if precision not in _DTYPES:
+        raise ValueError(f"precision is '{precision}'; choose auto, {', '.join(_DTYPES)}")
+    dtype = _DTYPES[precision]
+    return torch.autocast(device.type, dtype=dtype, enabled=dtype is not torch.float32)

@@ -1,0 +1,139 @@
+"""Detections of one slice to a label slice, without ever holding all their masks at full size."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage as ndi
+
+Window = tuple[slice, slice]
+
+
+def paste(
+    grid: npt.NDArray[Any], box: npt.NDArray[Any], shape: tuple[int, int]
+) -> tuple[Window, npt.NDArray[np.float32]]:
+    """Draws one mask grid into the pixels of its own box.
+
+    Each pixel's centre is looked up in the grid, bilinearly, with zeros around it, so that a
+    granule of a few pixels keeps its place to a fraction of a pixel.
+
+    Args:
+        grid: (M, M) probabilities.
+        box: (4,) xyxy in pixels: where the grid lies.
+        shape: (H, W) of the slice.
+
+    Returns:
+        The window in the slice, and the probabilities in it.
+    """
+    x0, y0, x1, y1 = (float(value) for value in box)
+    rows = _samples(y0, y1, shape[0], grid.shape[0])
+    columns = _samples(x0, x1, shape[1], grid.shape[1])
+    return (rows[0], columns[0]), rows[1] @ grid.astype(np.float32) @ columns[1].T
+
+
+def _samples(
+    low: float, high: float, length: int, cells: int
+) -> tuple[slice, npt.NDArray[np.float32]]:
+    """Pixels of one axis that a box covers, and the (pixels, cells) weights that sample them."""
+    cell = max(high - low, 1e-3) / cells
+    first = min(max(int(np.floor(low - cell / 2)), 0), length)
+    last = max(min(int(np.ceil(high + cell / 2)), length), first)
+    position = (np.arange(first, last) + 0.5 - low) / cell - 0.5
+    weights = np.maximum(0, 1 - np.abs(position[:, None] - np.arange(cells)))
+    return slice(first, last), weights.astype(np.float32)
+
+
+def draw(
+    grids: npt.NDArray[Any],
+    boxes: npt.NDArray[Any],
+    shape: tuple[int, int],
+    threshold: float = 0.5,
+) -> npt.NDArray[np.bool_]:
+    """All masks at full size, for scores and pictures of patches.
+
+    Args:
+        grids: (N, M, M) probabilities.
+        boxes: (N, 4) xyxy in pixels: where the grids lie.
+        shape: (H, W).
+        threshold: pixels at or above it belong to the mask.
+
+    Returns:
+        (N, H, W).
+    """
+    masks = np.zeros((len(grids), *shape), dtype=bool)
+    for mask, grid, box in zip(masks, grids, boxes, strict=True):
+        window, probability = paste(grid, box, shape)
+        mask[window] = probability >= threshold
+    return masks
+
+
+def label_slice(
+    grids: npt.NDArray[Any],
+    boxes: npt.NDArray[Any],
+    scores: npt.NDArray[Any],
+    shape: tuple[int, int],
+    *,
+    threshold: float = 0.5,
+    mask_threshold: float = 0.5,
+    max_overlap: float = 0.5,
+    min_pixels: int = 1,
+) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]:
+    """Detections to labels: touching granules stay apart, and each has one number.
+
+    From the highest score down, a detection is dropped if it shares more than `max_overlap` of its
+    own or of a stronger detection's pixels with that one: the same granule twice, or two granules
+    taken as one. Pixels that are still shared go to the higher mask probability. Of each granule
+    only the largest connected part stays.
+
+    Args:
+        grids: (N, M, M) mask probabilities.
+        boxes: (N, 4) xyxy in pixels: where the grids lie.
+        scores: (N,).
+        shape: (H, W) of the slice.
+        threshold: weaker detections are left out.
+        mask_threshold: pixels at or above it belong to the granule.
+        max_overlap: largest share of pixels that two granules may have in common.
+        min_pixels: smaller granules are left out.
+
+    Returns:
+        (H, W) labels from 1 and 0 for background, and the score of each label.
+    """
+    labels = np.zeros(shape, dtype=np.int32)
+    best = np.zeros(shape, dtype=np.float32)
+    taken: list[tuple[float, int]] = []  # score and pixels of each label
+    for index in np.argsort(-scores, kind="stable"):
+        if scores[index] < threshold:
+            break
+        window, probability = paste(grids[index], boxes[index], shape)
+        mask = probability >= mask_threshold
+        area = int(mask.sum())
+        if area < min_pixels:
+            continue
+        shared = np.bincount(labels[window][mask], minlength=len(taken) + 1)[1:]
+        smaller = np.minimum(area, [pixels for _, pixels in taken]) if taken else np.ones(0)
+        if (shared > max_overlap * smaller).any():
+            continue
+        taken.append((float(scores[index]), area))
+        mask &= probability > best[window]
+        labels[window][mask] = len(taken)
+        best[window][mask] = probability[mask]
+    return _clean(labels, np.array([score for score, _ in taken], dtype=np.float32), min_pixels)
+
+
+def _clean(
+    labels: npt.NDArray[np.int32], scores: npt.NDArray[np.float32], min_pixels: int
+) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]:
+    """Keeps the largest part of every label and numbers those that are left from 1."""
+    clean = np.zeros_like(labels)
+    kept: list[float] = []
+    for number, window in enumerate(ndi.find_objects(labels), start=1):
+        if window is None:
+            continue
+        parts, _ = ndi.label(labels[window] == number)
+        sizes = np.bincount(parts.ravel())[1:]
+        if sizes.max() >= min_pixels:
+            kept.append(float(scores[number - 1]))
+            clean[window][parts == 1 + int(np.argmax(sizes))] = len(kept)
+    return clean, np.array(kept, dtype=np.float32)

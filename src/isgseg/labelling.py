@@ -1,0 +1,146 @@
+"""A volume to numbered granules: normalize, detect slice by slice, separate, link."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from tqdm import tqdm
+
+from isgseg.data.patches import picture_of
+from isgseg.hardware import autocast, pick_precision
+from isgseg.instances.slices import label_slice
+from isgseg.model.module import MaskRCNNModule
+from isgseg.normalization import Grey, Normalization
+
+log = logging.getLogger(__name__)
+Labels = npt.NDArray[np.unsignedinteger[Any]]
+
+
+@dataclass(frozen=True)
+class Labelling:
+    """How detections become granules; `conf/labelling/` describes each key.
+
+    Attributes:
+        mask_threshold: pixels with at least this mask probability belong to a granule.
+        max_overlap: largest share of pixels that two granules of a slice may have in common.
+        min_pixels: smaller sections of a granule are left out.
+        min_overlap: share of the smaller section that two slices of a granule have in common.
+        gap: how many slices a granule may miss.
+        min_slices: granules seen in fewer slices are left out.
+    """
+
+    mask_threshold: float = 0.5
+    max_overlap: float = 0.5
+    min_pixels: int = 1
+    min_overlap: float = 0.5
+    gap: int = 1
+    min_slices: int = 1
+
+
+def grey_of(module: MaskRCNNModule, volume: npt.NDArray[Any], name: str) -> Grey:
+    """The normalization that the checkpoint was trained with, fixed for this volume.
+
+    A checkpoint from pictures carries none; it gets a window between two percentiles of the volume,
+    and a warning.
+    """
+    settings = (module.hparams.get("facts") or {}).get("normalization")
+    if settings is None:
+        settings = {"method": "percentile", "low": 0.1, "high": 99.9}
+        log.warning(
+            "The checkpoint was trained on pictures and carries no normalization: %s is windowed "
+            "between its percentiles 0.1 and 99.9; set normalization.method to choose",
+            name,
+        )
+    return Normalization(**settings).fit(volume, name)
+
+
+def detect_slices(
+    module: MaskRCNNModule,
+    volume: npt.NDArray[Any],
+    grey: Grey,
+    threshold: float,
+    precision: str = "auto",
+) -> Iterator[dict[str, npt.NDArray[Any]]]:
+    """Detections of every slice, one slice at a time.
+
+    Args:
+        module: in evaluation mode, on the device to use.
+        volume: (z, y, x).
+        grey: the volume's normalization.
+        threshold: weaker detections never reach the mask head.
+        precision: see `isgseg.hardware.pick_precision`.
+
+    Yields:
+        `masks` (N, M, M) probabilities, `mask_boxes` (N, 4) xyxy in pixels, `scores` (N,).
+    """
+    context = (module.hparams.get("facts") or {}).get("context", 0)
+    module.network.roi_heads.score_thresh = threshold
+    device = module.device
+    mode = autocast(pick_precision(precision, device), device)
+    for index in range(len(volume)):
+        picture = torch.from_numpy(np.atleast_3d(picture_of(volume, grey, index, context)))
+        picture = picture.to(device).permute(2, 0, 1).expand(3, -1, -1).float() / 255
+        with torch.inference_mode(), mode:
+            found = module([picture])[0]
+        yield {
+            "masks": found["masks"][:, 0].float().cpu().numpy(),
+            "mask_boxes": found["mask_boxes"].float().cpu().numpy(),
+            "scores": found["scores"].float().cpu().numpy(),
+        }
+
+
+def label_volume(
+    module: MaskRCNNModule,
+    volume: npt.NDArray[Any],
+    grey: Grey,
+    *,
+    threshold: float = 0.5,
+    labelling: Labelling | None = None,
+    voxel_size: tuple[float, float, float] | None = None,
+    precision: str = "auto",
+    progress: bool = True,
+    name: str = "",
+) -> Labels:
+    """Labels a volume slice by slice and links the slices.
+
+    One slice's detections are in memory at a time.
+
+    Args:
+        module: in evaluation mode, on the device to use.
+        volume: (z, y, x).
+        grey: the volume's normalization; see `grey_of`.
+        threshold: detections with a lower score are left out.
+        labelling: how detections become granules.
+        voxel_size: nm, (z, y, x); None takes voxels as cubes.
+        precision: see `isgseg.hardware.pick_precision`.
+        progress: show a bar.
+        name: stands before the bar.
+
+    Returns:
+        (z, y, x) uint16, uint32 beyond 65,535 granules: 0 is background, granules from 1.
+    """
+    labelling = labelling or Labelling()
+    shape = volume.shape[1:]
+    linker = SliceLinker(
+        voxel_size=voxel_size, min_overlap=labelling.min_overlap, gap=labelling.gap
+    )
+    slices = detect_slices(module, volume, grey, threshold, precision)
+    for found in tqdm(slices, desc=name, total=len(volume), unit="slice", disable=not progress):
+        labels, scores = label_slice(
+            found["masks"],
+            found["mask_boxes"],
+            found["scores"],
+            shape,
+            threshold=threshold,
+            mask_threshold=labelling.mask_threshold,
+            max_overlap=labelling.max_overlap,
+            min_pixels=labelling.min_pixels,
+        )
+        linker.add(labels, scores)
+    return linker.finish()

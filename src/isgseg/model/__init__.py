@@ -1,0 +1,1 @@
+"""The Mask R-CNN: the network, its training as a LightningModule, checkpoints, COCO scores."""

@@ -1,0 +1,193 @@
+"""The LightningModule: Mask R-CNN, its losses, its COCO scores and its optimizer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import lightning
+import torch
+from torch import Tensor
+from torch.optim.lr_scheduler import ChainedScheduler, CosineAnnealingLR, LinearLR, StepLR
+
+from isgseg.data.coco import Target
+from isgseg.data.datamodule import Batch
+from isgseg.instances.slices import draw
+from isgseg.model.mask_rcnn import build_mask_rcnn
+from isgseg.model.metrics import NO_CAP, coco_metric, read_scores
+
+MAX_BAD_STEPS = 20  # losses that are not finite, one after the other, before training gives up
+
+
+class MaskRCNNModule(lightning.LightningModule):
+    """Trains `build_mask_rcnn`; its hyper-parameters are plain and rebuild it without a config.
+
+    Args:
+        network: keywords of `build_mask_rcnn`.
+        weights: where `isgseg-train` took the initial weights from: None, `coco` or a file.
+        lr: learning rate of SGD.
+        momentum: of SGD.
+        weight_decay: of SGD.
+        schedule: `step` multiplies the rate by `lr_gamma` every `lr_step_epochs` epochs; `cosine`
+            lets it fall to zero over the whole training.
+        lr_step_epochs: see `schedule`.
+        lr_gamma: see `schedule`.
+        warmup_steps: steps over which the rate rises from a hundredth.
+        seed: decides, with the step, what the network draws at random.
+        facts: `normalization`, `voxel_size` (nm) and `context` of the training data, which
+            prediction needs; see `CocoDataModule.facts`.
+
+    Raises:
+        ValueError: an unknown schedule, or frozen norm layers with random weights.
+    """
+
+    def __init__(
+        self,
+        network: dict[str, Any],
+        weights: str | None = None,
+        lr: float = 0.005,
+        momentum: float = 0.9,
+        weight_decay: float = 0.0005,
+        schedule: str = "step",
+        lr_step_epochs: int = 8,
+        lr_gamma: float = 0.1,
+        warmup_steps: int = 100,
+        seed: int = 0,
+        facts: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        if schedule not in ("step", "cosine"):
+            raise ValueError(f"model.schedule is '{schedule}'; choose step or cosine")
+        if network.get("norm") == "frozen" and weights is None:
+            raise ValueError(
+                "model.network.norm=frozen with model.weights=null would freeze random statistics; "
+                "set model.network.norm=batch, or give weights"
+            )
+        self.save_hyperparameters()
+        self.network = build_mask_rcnn(**network)
+        self.val_metric = coco_metric()
+        self.test_metrics = [coco_metric(), coco_metric(NO_CAP)]
+        self._bad_steps = 0
+
+    def forward(self, pictures: list[Tensor]) -> list[dict[str, Tensor]]:
+        """Pictures, (3, H, W) float32 in [0, 1], to detections; see `build_mask_rcnn`."""
+        return self.network(pictures)  # type: ignore[no-any-return]
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Makes what the network samples depend on the step alone, so that a resumed run agrees."""
+        torch.manual_seed(1_000_003 * self.hparams["seed"] + self.global_step)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
+        """The sum of the five losses; None, which skips the step, where it is not finite.
+
+        Raises:
+            RuntimeError: too many steps in a row were skipped.
+        """
+        pictures, targets = batch
+        losses: dict[str, Tensor] = self.network(pictures, targets)
+        loss = torch.stack(list(losses.values())).sum()
+        self.log_dict(
+            {f"train/{name}": value for name, value in losses.items()} | {"train/loss": loss},
+            batch_size=len(pictures),
+        )
+        self._bad_steps = 0 if torch.isfinite(loss) else self._bad_steps + 1
+        if self._bad_steps >= MAX_BAD_STEPS:
+            raise RuntimeError(
+                f"the loss was not finite in {MAX_BAD_STEPS} steps one after the other; lower "
+                "model.lr, raise model.warmup_steps, or set trainer.precision=32-true"
+            )
+        return loss if self._bad_steps == 0 else None
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Logs the norm of the gradient before it is clipped."""
+        gradients = [p.grad for p in self.parameters() if p.grad is not None]
+        self.log("train/grad_norm", torch.nn.utils.get_total_norm(gradients))
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> list[dict[str, Tensor]]:
+        """Scores one batch; returns the detections with masks at full size, for pictures."""
+        pictures, targets = batch
+        found = detect(self, pictures)
+        self.val_metric.update(found, [_truth(target) for target in targets])
+        return found
+
+    def on_validation_epoch_end(self) -> None:
+        """Logs the COCO scores; a score without any truth is no number and is not logged."""
+        scores = read_scores(self.val_metric)
+        self.val_metric.reset()
+        self.log_dict({f"val/{name}": value for name, value in scores.items() if value >= 0})
+        if scores["segm_map"] >= 0:
+            self.log("val/map", scores["segm_map"], prog_bar=True, logger=False)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        """Scores one batch, with and without COCO's cap of 100 detections."""
+        pictures, targets = batch
+        found = detect(self, pictures)
+        for metric in self.test_metrics:
+            metric.update(found, [_truth(target) for target in targets])
+
+    def on_test_epoch_end(self) -> None:
+        """Logs the COCO scores of the split."""
+        for metric in self.test_metrics:
+            self.log_dict(read_scores(metric))
+            metric.reset()
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        """SGD with warm-up; the rate changes every step, so that a resumed run needs no repair."""
+        options = self.hparams
+        parameters = [p for p in self.parameters() if p.requires_grad]
+        optimizer = torch.optim.SGD(
+            parameters,
+            lr=options["lr"],
+            momentum=options["momentum"],
+            weight_decay=options["weight_decay"],
+        )
+        steps = int(self.trainer.estimated_stepping_batches)
+        decay: StepLR | CosineAnnealingLR
+        if options["schedule"] == "cosine":
+            decay = CosineAnnealingLR(optimizer, T_max=max(1, steps))
+        else:
+            epochs = max(1, self.trainer.max_epochs or 1)
+            each = max(1, round(options["lr_step_epochs"] * steps / epochs))
+            decay = StepLR(optimizer, step_size=each, gamma=options["lr_gamma"])
+        warmup = max(1, min(options["warmup_steps"], steps // 2))
+        rise = LinearLR(optimizer, start_factor=0.01, total_iters=warmup)
+        scheduler = ChainedScheduler([rise, decay], optimizer=optimizer)
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": scheduler, "interval": "step", "name": "lr"},
+        }
+
+
+def detect(module: MaskRCNNModule, pictures: list[Tensor]) -> list[dict[str, Tensor]]:
+    """Detections with masks at full size, on the CPU.
+
+    Args:
+        module: in evaluation mode.
+        pictures: (3, H, W) float32 in [0, 1].
+
+    Returns:
+        For each picture `boxes` (N, 4), `labels` (N,), `scores` (N,), `masks` (N, H, W) bool.
+    """
+    results = []
+    for picture, found in zip(pictures, module(pictures), strict=True):
+        arrays = {name: value.float().cpu() for name, value in found.items()}
+        masks = draw(
+            arrays["masks"][:, 0].numpy(), arrays["mask_boxes"].numpy(), picture.shape[-2:]
+        )
+        results.append(
+            {
+                "boxes": arrays["boxes"],
+                "scores": arrays["scores"],
+                "labels": found["labels"].cpu(),
+                "masks": torch.from_numpy(masks),
+            }
+        )
+    return results
+
+
+def _truth(target: Target) -> dict[str, Any]:
+    """A target as the metric takes it, on the CPU."""
+    return {
+        "boxes": target["boxes"].cpu(),
+        "labels": target["labels"].cpu(),
+        "masks": target["masks"].cpu().bool(),
+    }

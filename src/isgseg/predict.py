@@ -1,0 +1,142 @@
+"""isgseg-predict: volumes to label volumes, one number per granule."""
+
+from __future__ import annotations
+
+import logging
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import hydra
+from omegaconf import DictConfig, OmegaConf
+
+from isgseg.config import CONFIG_DIR, friendly_errors
+
+if TYPE_CHECKING:  # torch takes seconds to import, and --help should not wait for it
+    from isgseg.labelling import Labelling
+    from isgseg.model.module import MaskRCNNModule
+
+log = logging.getLogger(__name__)
+
+
+def predict(cfg: DictConfig) -> list[Path]:
+    """Labels every volume and returns the label files.
+
+    A volume that cannot be read does not keep the others from being labelled; it is counted and
+    named at the end.
+
+    Args:
+        cfg: `conf/predict.yaml`.
+
+    Raises:
+        ValueError: no checkpoint, an unknown format, two volumes of one name, or volumes that
+            could not be labelled; the message names them.
+        FileExistsError: a label file is there already and `overwrite` is false.
+    """
+    from isgseg.hardware import pick_device
+    from isgseg.labelling import Labelling
+    from isgseg.model.checkpoint import load_module
+    from isgseg.volume import find_volumes
+
+    if cfg.format not in ("tif", "mrc"):
+        raise ValueError(f"format is '{cfg.format}'; choose tif or mrc")
+    volumes = find_volumes(OmegaConf.to_object(cfg.volumes))
+    targets = label_files(volumes, Path(cfg.output_dir), cfg.format, cfg.overwrite)
+    module = load_module(cfg.ckpt_path)
+    if cfg.normalization is not None:
+        module.hparams["facts"] = {
+            **(module.hparams.get("facts") or {}),
+            "normalization": OmegaConf.to_object(cfg.normalization),
+        }
+    module.to(pick_device(cfg.device))
+    labelling = Labelling(**cfg.labelling)
+    failed = {}
+    for path, target in zip(volumes, targets, strict=True):
+        try:
+            predict_file(module, path, target, labelling, cfg)
+        except (ValueError, OSError) as error:
+            log.error("%s", error)
+            failed[path.name] = error
+    if failed:
+        raise ValueError(
+            f"{len(failed)} of {len(volumes)} volumes were not labelled: {', '.join(failed)}"
+        )
+    return targets
+
+
+def predict_file(
+    module: MaskRCNNModule, path: Path, target: Path, labelling: Labelling, cfg: DictConfig
+) -> None:
+    """Labels one file."""
+    from isgseg.labelling import grey_of, label_volume
+    from isgseg.volume import read_volume, write_volume
+
+    volume = read_volume(path)
+    warn_of_voxel_size(module, volume.voxel_size, path)
+    start = time.perf_counter()
+    labels = label_volume(
+        module,
+        volume.data,
+        grey_of(module, volume.data, str(path)),
+        threshold=cfg.threshold,
+        labelling=labelling,
+        voxel_size=volume.voxel_size,
+        precision=cfg.precision,
+        progress=cfg.progress,
+        name=path.name,
+    )
+    write_volume(target, labels, volume.voxel_size)
+    seconds = time.perf_counter() - start
+    count = int(labels.max(initial=0))
+    log.info("%s: %d granules in %.0f s, written to %s", path.name, count, seconds, target)
+
+
+def label_files(volumes: list[Path], folder: Path, suffix: str, overwrite: bool) -> list[Path]:
+    """Where each volume's labels go.
+
+    Raises:
+        ValueError: two volumes would share a file.
+        FileExistsError: a file is there already, perhaps labels made by hand.
+    """
+    from isgseg.volume import stem
+
+    targets = [folder / f"{stem(path)}_labels.{suffix}" for path in volumes]
+    for i, target in enumerate(targets):
+        if target in targets[:i]:
+            raise ValueError(
+                f"{volumes[targets.index(target)]} and {volumes[i]} would both be written to "
+                f"{target}; label them in two runs"
+            )
+        if target.exists() and not overwrite:
+            raise FileExistsError(f"{target} exists; set overwrite=true or another output_dir")
+    return targets
+
+
+def warn_of_voxel_size(
+    module: MaskRCNNModule, voxel_size: tuple[float, float, float] | None, path: Path
+) -> None:
+    """Warns where granules are of another size, in voxels, than those the network learnt."""
+    learnt = (module.hparams.get("facts") or {}).get("voxel_size")
+    if learnt is None or voxel_size is None:
+        return
+    ratio = max(max(a / b, b / a) for a, b in zip(learnt, voxel_size, strict=True))
+    if ratio > 1.25:
+        log.warning(
+            "%s has voxels of %s nm, the network learnt from %s nm (z, y, x): granules will look "
+            "%.2g times as large or small to it; resample the volume first",
+            path,
+            [round(side, 2) for side in voxel_size],
+            [round(side, 2) for side in learnt],
+            ratio,
+        )
+
+
+@hydra.main(version_base="1.3", config_path=CONFIG_DIR, config_name="predict")
+@friendly_errors
+def main(cfg: DictConfig) -> None:
+    """Console script."""
+    predict(cfg)
+
+
+if __name__ == "__main__":
+    main()

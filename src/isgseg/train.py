@@ -1,0 +1,63 @@
+"""isgseg-train: a Mask R-CNN on a COCO patch dataset."""
+
+from __future__ import annotations
+
+import logging
+
+import hydra
+from omegaconf import DictConfig
+
+from isgseg.config import CONFIG_DIR, friendly_errors
+
+log = logging.getLogger(__name__)
+
+
+def train(cfg: DictConfig) -> float | None:
+    """Trains and returns the monitored metric of the last evaluation.
+
+    Args:
+        cfg: `conf/train.yaml`: `data` makes a LightningDataModule with `facts()`; `model` a
+            `MaskRCNNModule`, which is given those facts; `callbacks` and `logger` are dictionaries
+            of what they make; `trainer` makes a Trainer; `ckpt_path` resumes; `optimized_metric`
+            names what is returned.
+
+    Raises:
+        ValueError: bad data, weights or settings; the message says which.
+    """
+    import lightning
+    from hydra.utils import instantiate
+
+    from isgseg.hardware import pick_device, pick_precision
+    from isgseg.model.checkpoint import initialize, read_checkpoint
+
+    logging.getLogger("lightning").handlers.clear()  # it would print what this log prints
+    lightning.seed_everything(cfg.seed, workers=True, verbose=False)
+    datamodule = instantiate(cfg.data)
+    datamodule.setup("fit")  # bad data ends here, before anything is built
+    module = instantiate(cfg.model, facts=datamodule.facts())
+    if cfg.ckpt_path:
+        read_checkpoint(cfg.ckpt_path)  # a clear error for a wrong file
+    elif cfg.model.weights:
+        initialize(module.network, cfg.model.weights)
+    device = pick_device("cpu" if cfg.trainer.accelerator == "cpu" else None)
+    trainer = instantiate(
+        cfg.trainer,
+        precision=pick_precision(cfg.trainer.precision, device),
+        callbacks=[instantiate(part) for part in (cfg.get("callbacks") or {}).values()],
+        logger=[instantiate(part) for part in (cfg.get("logger") or {}).values()],
+    )
+    trainer.fit(module, datamodule=datamodule, ckpt_path=cfg.ckpt_path, weights_only=True)
+    metric = trainer.callback_metrics.get(cfg.optimized_metric)
+    log.info("%s = %s; files in %s", cfg.optimized_metric, metric, cfg.paths.output_dir)
+    return None if metric is None else float(metric)
+
+
+@hydra.main(version_base="1.3", config_path=CONFIG_DIR, config_name="train")
+@friendly_errors
+def main(cfg: DictConfig) -> float | None:
+    """Console script; the value is what a sweep optimizes."""
+    return train(cfg)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,167 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from conftest import Compose
+from omegaconf import OmegaConf
+from torchvision.models.detection import maskrcnn_resnet50_fpn
+from torchvision.models.detection.roi_heads import project_masks_on_boxes
+
+from isgseg.instances.slices import draw
+from isgseg.model.checkpoint import TORCHVISION_NETWORK
+from isgseg.model.mask_rcnn import Transform, build_mask_rcnn
+
+TINY: dict[str, Any] = {
+    "backbone": "resnet18",
+    "stages": [1, 2],
+    "fpn_channels": 16,
+    "anchor_sizes": [[6, 8], [12, 16]],
+    "scale": 1.0,
+    "proposals": 30,
+    "rois": 16,
+    "box_width": 16,
+    "mask_width": 16,
+    "mask_depth": 1,
+}
+OTHER: dict[str, Any] = {
+    "backbone": "resnet34",
+    "stages": [2, 3],
+    "fpn_channels": 32,
+    "norm": "group",
+    "num_classes": 3,
+    "scale": 2.0,
+    "anchor_sizes": [[5, 8], [12, 16]],
+    "anchor_ratios": [0.5, 1.0],
+    "rpn_iou": [0.2, 0.6],
+    "proposals": 31,
+    "rois": 17,
+    "box_width": 17,
+    "mask_width": 17,
+    "mask_depth": 2,
+    "detections": 99,
+    "nms_iou": 0.4,
+    "score_threshold": 0.2,
+}
+
+
+def describe(network: Any) -> dict[str, Any]:
+    """What a network is made of: shapes of its weights, and the numbers it works with."""
+    rpn, roi = network.rpn, network.roi_heads
+    return {
+        "weights": {name: tuple(value.shape) for name, value in network.state_dict().items()},
+        "numbers": [
+            rpn.anchor_generator.sizes,
+            rpn.anchor_generator.aspect_ratios,
+            (rpn.proposal_matcher.low_threshold, rpn.proposal_matcher.high_threshold),
+            (rpn._pre_nms_top_n, rpn._post_nms_top_n),
+            roi.fg_bg_sampler.batch_size_per_image,
+            (roi.score_thresh, roi.nms_thresh, roi.detections_per_img),
+            network.transform.scale,
+        ],
+    }
+
+
+@pytest.mark.parametrize("key", sorted(OTHER))
+def test_each_key_changes_the_network(key: str) -> None:
+    assert describe(build_mask_rcnn(**TINY)) != describe(
+        build_mask_rcnn(**{**TINY, key: OTHER[key]})
+    )
+
+
+@pytest.mark.parametrize("model", ["resnet50", "resnet18", "torchvision"])
+def test_every_key_of_the_configs_is_one_of_those(config: Compose, model: str) -> None:
+    network = OmegaConf.to_object(config("train", f"model={model}", "data.root=x").model.network)
+    assert isinstance(network, dict)
+    assert set(network) == set(OTHER)
+
+
+def test_torchvision_preset_is_torchvisions_network(config: Compose) -> None:
+    theirs = maskrcnn_resnet50_fpn(weights=None, weights_backbone=None, num_classes=2)
+    ours = build_mask_rcnn(**{**TORCHVISION_NETWORK, "norm": "batch"})
+    shapes = {name: tuple(value.shape) for name, value in theirs.state_dict().items()}
+    assert describe(ours)["weights"] == shapes
+    ours = describe(build_mask_rcnn(**TORCHVISION_NETWORK))["numbers"]
+    theirs.transform.scale = None
+    theirs_numbers = describe(theirs)["numbers"]
+    assert [tuple(map(tuple, ours[0])), *ours[1:3]] == [
+        tuple(map(tuple, theirs_numbers[0])),
+        *theirs_numbers[1:3],
+    ]
+    assert ours[4:] == theirs_numbers[4:]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"backbone": "vgg"}, "choose one of resnet18"),
+        ({"norm": "layer"}, "choose one of batch, group, frozen"),
+        ({"anchor_sizes": [[8]]}, "1 levels for 2 stages"),
+    ],
+)
+def test_bad_numbers_are_named(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        build_mask_rcnn(**{**TINY, **change})
+
+
+def test_empty_and_full_pictures_train_and_predict() -> None:
+    torch.manual_seed(0)
+    network = build_mask_rcnn(**TINY)
+    masks = torch.zeros(1, 48, 64, dtype=torch.uint8)
+    masks[0, 10:18, 20:28] = 1
+    full = {
+        "boxes": torch.tensor([[20.0, 10, 28, 18]]),
+        "labels": torch.ones(1, dtype=torch.int64),
+        "masks": masks,
+    }
+    empty = {
+        "boxes": torch.zeros(0, 4),
+        "labels": torch.zeros(0, dtype=torch.int64),
+        "masks": masks[:0],
+    }
+    for targets in ([full, empty], [empty, empty]):
+        losses = network([torch.rand(3, 48, 64)] * 2, targets)
+        assert len(losses) == 5
+        assert all(torch.isfinite(value) for value in losses.values())
+    found = network.eval()([torch.rand(3, 48, 64)])[0]
+    assert found["masks"].shape[1:] == (1, 28, 28)
+    assert len({len(value) for value in found.values()}) == 1
+
+
+def test_half_precision_leaves_boxes_and_losses_in_fp32() -> None:
+    torch.manual_seed(0)
+    network = build_mask_rcnn(**TINY).eval()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = network([torch.rand(3, 48, 64)])[0]
+    assert {value.dtype for name, value in found.items() if name != "labels"} == {torch.float32}
+
+
+@pytest.mark.parametrize("scale", [1.0, 2.0, 3.0])
+def test_the_scale_is_the_same_in_training_and_prediction(scale: float) -> None:
+    transform = Transform(scale)
+    for training in (True, False):
+        transform.train(training)
+        for side in (64, 256):
+            images, _ = transform([torch.rand(3, side, side)])
+            assert images.image_sizes == [(round(side * scale), round(side * scale))]
+
+
+@pytest.mark.parametrize("radius", [1.5, 2.5, 4.0])
+def test_what_the_mask_head_learns_is_drawn_where_it_was(radius: float) -> None:
+    """The training target of a small disc, given back as a prediction, is that disc."""
+    y, x = torch.meshgrid(torch.arange(32) + 0.5, torch.arange(32) + 0.5, indexing="ij")
+    truth = ((y - 14) ** 2 + (x - 17) ** 2 <= radius**2).to(torch.uint8)
+    ys, xs = truth.nonzero().T
+    box = torch.tensor([[xs.min(), ys.min(), xs.max() + 1, ys.max() + 1]]).float()
+    transform = Transform(2.0)
+    _, targets = transform([torch.rand(3, 32, 32)], [{"boxes": box, "masks": truth[None]}])
+    target = targets[0]
+    grid = project_masks_on_boxes(target["masks"], target["boxes"], torch.zeros(1).long(), 28)
+    transform.eval()
+    found = transform.postprocess(
+        [{"boxes": target["boxes"], "masks": grid[:, None]}], [(64, 64)], [(32, 32)]
+    )[0]
+    drawn = draw(found["masks"][:, 0].numpy(), found["mask_boxes"].numpy(), (32, 32))[0]
+    assert torch.equal(found["boxes"], box)
+    assert (drawn == truth.bool().numpy()).all()

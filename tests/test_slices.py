@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from isgseg.instances.slices import draw, label_slice, paste
+
+SHAPE = (40, 50)
+Floats = npt.NDArray[np.float32]
+
+
+def disc_grid(size: int = 28) -> Floats:
+    """A disc that fills its box, as a mask head would give it."""
+    y, x = (np.indices((size, size)) + 0.5) / size - 0.5
+    return (y**2 + x**2 <= 0.25).astype(np.float32)
+
+
+def disc(cy: float, cx: float, radius: float) -> npt.NDArray[np.bool_]:
+    y, x = np.indices(SHAPE) + 0.5
+    return np.asarray((y - cy) ** 2 + (x - cx) ** 2 <= radius**2)
+
+
+def box(cy: float, cx: float, radius: float) -> list[float]:
+    return [cx - radius, cy - radius, cx + radius, cy + radius]
+
+
+def stack(*boxes: list[float]) -> tuple[Floats, Floats]:
+    return np.stack([disc_grid()] * len(boxes)), np.array(boxes, np.float32)
+
+
+@pytest.mark.parametrize("radius", [1.5, 2.0, 3.3, 6.0])
+@pytest.mark.parametrize("shift", [0.0, 0.3, 0.5])
+def test_small_discs_are_drawn_where_they_are(radius: float, shift: float) -> None:
+    drawn = draw(*stack(box(20 + shift, 25 - shift, radius)), SHAPE)[0]
+    truth = disc(20 + shift, 25 - shift, radius)
+    assert (drawn & truth).sum() / (drawn | truth).sum() > 0.85
+
+
+def test_paste_stays_within_the_slice() -> None:
+    window, probability = paste(disc_grid(), np.array([-5.0, -5, 5, 5]), SHAPE)
+    assert (window[0].start, window[1].start) == (0, 0)
+    assert probability.shape == (window[0].stop, window[1].stop)
+    outside = draw(*stack([60, 60, 70, 70]), SHAPE)
+    assert not outside.any()
+
+
+def test_touching_granules_stay_apart() -> None:
+    grids, boxes = stack(box(20, 15, 5), box(20, 24, 5))
+    labels, scores = label_slice(grids, boxes, np.array([0.8, 0.9]), SHAPE)
+    assert labels.max() == 2
+    assert scores.tolist() == pytest.approx([0.9, 0.8])
+    for number, cx in ((1, 24), (2, 15)):
+        truth = disc(20, cx, 5)
+        own = labels == number
+        assert (own & truth).sum() / (own | truth).sum() > 0.85
+
+
+def test_a_second_detection_of_the_same_granule_goes() -> None:
+    grids, boxes = stack(box(20, 20, 5), box(20.5, 20, 5))
+    assert label_slice(grids, boxes, np.array([0.7, 0.9]), SHAPE)[0].max() == 1
+
+
+def test_a_detection_that_swallows_two_stronger_ones_goes() -> None:
+    grids, boxes = stack(box(20, 16, 4), box(20, 24, 4), box(20, 20, 9))
+    labels, scores = label_slice(grids, boxes, np.array([0.9, 0.8, 0.7]), SHAPE)
+    assert scores.tolist() == pytest.approx([0.9, 0.8])
+    assert labels[13].max() == 0
+
+
+def test_weak_and_tiny_detections_go() -> None:
+    grids, boxes = stack(box(10, 10, 5), box(30, 30, 1.2))
+    scores = np.array([0.4, 0.9])
+    assert label_slice(grids, boxes, scores, SHAPE, threshold=0.5)[0].max() == 1
+    assert label_slice(grids, boxes, scores, SHAPE, threshold=0.3)[0].max() == 2
+    assert label_slice(grids, boxes, scores, SHAPE, threshold=0.5, min_pixels=20)[0].max() == 0
+
+
+def test_mask_threshold_decides_the_size() -> None:
+    soft = np.linspace(0, 1, 28, dtype=np.float32)[None].repeat(28, 0)[None]
+    boxes = np.array([[10.0, 10, 30, 30]])
+    low, high = (
+        (label_slice(soft, boxes, np.ones(1), SHAPE, mask_threshold=t)[0] > 0).sum()
+        for t in (0.25, 0.75)
+    )
+    assert low > 2.5 * high
+
+
+def test_max_overlap_decides_who_is_the_same() -> None:
+    grids, boxes = stack(box(20, 18, 5), box(20, 23, 5))
+    scores = np.array([0.9, 0.8])
+    assert label_slice(grids, boxes, scores, SHAPE, max_overlap=0.2)[0].max() == 1
+    assert label_slice(grids, boxes, scores, SHAPE, max_overlap=0.8)[0].max() == 2
+
+
+def test_no_detection_is_an_empty_slice() -> None:
+    labels, scores = label_slice(np.zeros((0, 28, 28)), np.zeros((0, 4)), np.zeros(0), SHAPE)
+    assert labels.shape == SHAPE
+    assert not labels.any()
+    assert len(scores) == 0

@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from isgseg.data.coco import CocoInstances
+from isgseg.data.transforms import Augment
+
+
+@pytest.fixture
+def sample(coco_root: Path) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    return CocoInstances(coco_root / "train")[0]
+
+
+def test_flips_and_turns_are_exact(sample: Any) -> None:
+    picture, target = sample
+    seen = set()
+    for seed in range(24):
+        turned, after = Augment()(picture, target, seed)
+        assert turned.shape == picture.shape
+        assert torch.equal(turned.sum(), (picture / 255).sum()) or turned.sum().isclose(
+            (picture / 255).sum()
+        )
+        assert after["masks"].sum() == target["masks"].sum()
+        inside = turned[0][after["masks"].bool().any(0)]
+        assert torch.equal(
+            inside.sort().values, (picture / 255)[0][target["masks"].bool().any(0)].sort().values
+        )
+        seen.add(tuple(after["boxes"].flatten().tolist()))
+    assert len(seen) == 8  # the eight symmetries of a square
+
+
+def test_randomness_depends_on_the_seed_alone(sample: Any) -> None:
+    augment = Augment(crop=40, scale=(0.8, 1.2), intensity=(0.8, 1.2), noise=0.1, blur=1.0)
+    torch.manual_seed(1)
+    first, target = augment(*sample, seed=7)
+    state = torch.get_rng_state()
+    again, again_target = augment(*sample, seed=7)
+    assert torch.equal(first, again)
+    assert torch.equal(target["masks"], again_target["masks"])
+    assert torch.equal(torch.get_rng_state(), state)  # nobody else's numbers are used up
+    assert not torch.equal(first, augment(*sample, seed=8)[0])
+
+
+def test_crops_hold_an_object_as_often_as_asked(sample: Any) -> None:
+    picture, target = sample
+    one = {key: value[:1] if value.ndim else value for key, value in target.items()}
+    always = [Augment(crop=24, crop_on_object=1.0)(picture, one, seed) for seed in range(20)]
+    assert all(len(after["boxes"]) == 1 for _, after in always)
+    assert {picture.shape for picture, _ in always} == {(3, 24, 24)}
+    never = [Augment(crop=24, crop_on_object=0.0)(picture, one, seed) for seed in range(20)]
+    assert sum(len(after["boxes"]) for _, after in never) < 20
+
+
+def test_a_picture_smaller_than_the_crop_is_kept_whole(sample: Any) -> None:
+    assert Augment(crop=100)(*sample, seed=0)[0].shape == (3, 64, 64)
+
+
+def test_scale_enlarges_picture_masks_and_boxes(sample: Any) -> None:
+    picture, target = sample
+    scaled, after = Augment(flip=False, scale=(2.0, 2.0))(picture, target, seed=0)
+    assert scaled.shape == (3, 128, 128)
+    assert torch.equal(after["boxes"], 2 * target["boxes"])
+    assert after["masks"].sum() == 4 * target["masks"].sum()
+
+
+@pytest.mark.parametrize(
+    "options", [{"intensity": (0.5, 0.6)}, {"noise": 0.2}, {"blur": 2.0}, {"flip": True}]
+)
+def test_each_option_changes_the_picture_only_where_it_should(
+    sample: Any, options: dict[str, Any]
+) -> None:
+    plain = Augment(flip=False)(*sample, seed=3)
+    others = [Augment(**{"flip": False, **options})(*sample, seed=seed) for seed in range(4)]
+    assert any(not torch.equal(plain[0], other[0]) for other in others)
+    if "flip" not in options:
+        assert all(torch.equal(plain[1]["masks"], other[1]["masks"]) for other in others)
+    assert all(0 <= other[0].min() and other[0].max() <= 1 for other in others)
+
+
+def test_empty_targets_go_through_every_step(coco_root: Path) -> None:
+    picture, target = CocoInstances(coco_root / "train")[5]
+    augment = Augment(crop=40, crop_on_object=1.0, scale=(0.9, 1.1), noise=0.1, blur=1.0)
+    after = augment(picture, target, seed=0)[1]
+    assert after["boxes"].shape == (0, 4)
+    assert after["masks"].shape == (0, 40, 40)
+
+
+def test_bad_ranges_are_named() -> None:
+    with pytest.raises(ValueError, match=r"data.augment.scale is \[2, 1\]"):
+        Augment(scale=(2, 1))
