@@ -1,4 +1,4 @@
-"""Every input of the tests is made here, in code: discs on noise, as volumes and as COCO folders."""
+"""Every input of the tests is made here, in code: discs on noise, as volumes and COCO folders."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ TINY_NETWORK = [
     "model=resnet18",
     "model.network.stages=[1,2]",
     "model.network.anchor_sizes=[[6,8],[12,16]]",
-    "model.network.fpn_channels=16",
+    "model.network.fpn_channels=32",
     "model.network.scale=1.0",
     "model.network.proposals=40",
-    "model.network.rois=16",
-    "model.network.box_width=16",
+    "model.network.rois=32",
+    "model.network.box_width=64",
     "model.network.mask_width=16",
     "model.network.mask_depth=1",
 ]
@@ -76,7 +76,7 @@ def balls(
     depth: int, seed: int, side: int = 64, count: int = 6
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.uint16]]:
     """A (depth, side, side) volume of vertical cylinders in a cell-like bright ground, labelled."""
-    picture, flat = discs((side, side), count, 5.0, seed)
+    _, flat = discs((side, side), count, 5.0, seed)
     labels = np.repeat(flat[None], depth, axis=0)
     labels[0] = labels[-1] = 0
     noise = np.random.default_rng(seed).normal(0, 0.05, labels.shape)
@@ -166,8 +166,9 @@ def trained(coco_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
                 *TINY_RUN,
                 f"data.root={coco_root}",
                 f"paths.output_dir={folder}",
-                "trainer.max_epochs=40",
+                "trainer.max_epochs=50",
                 "trainer.check_val_every_n_epoch=10",
+                "callbacks.early_stopping.patience=100",
                 "model.lr=0.02",
                 "model.schedule=cosine",
                 "model.warmup_steps=5",

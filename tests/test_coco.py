@@ -40,7 +40,9 @@ def test_targets_are_torchvisions(split: Path) -> None:
     for mask, (x0, y0, x1, y1) in zip(target["masks"], target["boxes"].int().tolist(), strict=True):
         inside = mask[y0:y1, x0:x1]
         assert inside.sum() == mask.sum()  # half-open ...
-        assert all(bool(edge.any()) for edge in (inside[0], inside[-1], inside[:, 0], inside[:, -1]))
+        assert all(
+            bool(edge.any()) for edge in (inside[0], inside[-1], inside[:, 0], inside[:, -1])
+        )
 
 
 def test_a_picture_without_objects_is_normal(split: Path) -> None:
@@ -146,7 +148,7 @@ def test_missing_files_are_named(split: Path, tmp_path: Path) -> None:
     (split / "images" / "picture_1.png").unlink()
     with pytest.raises(FileNotFoundError, match=r"picture_1\.png"):
         CocoInstances(split)
-    with pytest.raises(FileNotFoundError, match="data.root must hold train/ and val/"):
+    with pytest.raises(FileNotFoundError, match=r"data\.root must hold train/ and val/"):
         CocoInstances(tmp_path / "nothing")
 
 

@@ -30,7 +30,8 @@ def test_workers_do_not_change_what_is_seen(coco_root: Path) -> None:
     def first(workers: int) -> torch.Tensor:
         module = CocoDataModule(str(coco_root), num_workers=workers, augment={"noise": 0.1})
         module.setup("fit")
-        return next(iter(module.train_dataloader()))[0][0]
+        picture: torch.Tensor = next(iter(module.train_dataloader()))[0][0]
+        return picture
 
     assert torch.equal(first(0), first(2))
 

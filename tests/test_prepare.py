@@ -162,8 +162,14 @@ def no_labels_in_val(cells: Path) -> None:
 def test_bad_volumes_are_named(cells: Path, config: Compose, spoil: object, message: str) -> None:
     spoil(cells)  # type: ignore[operator]
     with pytest.raises(ValueError, match=message):
-        prepare(config("prepare", *arguments(cells, f"volumes=[{cells}/?.mrc,{cells}/?.npy]")
-                       if spoil is nan_voxels else arguments(cells)))
+        prepare(
+            config(
+                "prepare",
+                *arguments(cells, f"volumes=[{cells}/?.mrc,{cells}/?.npy]")
+                if spoil is nan_voxels
+                else arguments(cells),
+            )
+        )
     assert not list(cells.parent.glob("dataset*"))  # nothing half-written stays
 
 
@@ -180,9 +186,7 @@ def test_bad_volumes_are_named(cells: Path, config: Compose, spoil: object, mess
         ("volumes=null", "give volumes=, labels= and val=, or data=phantom"),
     ],
 )
-def test_bad_settings_are_named(
-    cells: Path, config: Compose, override: str, message: str
-) -> None:
+def test_bad_settings_are_named(cells: Path, config: Compose, override: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         prepare(config("prepare", *arguments(cells, override)))
 

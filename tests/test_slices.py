@@ -13,7 +13,7 @@ Floats = npt.NDArray[np.float32]
 def disc_grid(size: int = 28) -> Floats:
     """A disc that fills its box, as a mask head would give it."""
     y, x = (np.indices((size, size)) + 0.5) / size - 0.5
-    return (y**2 + x**2 <= 0.25).astype(np.float32)
+    return np.asarray(y**2 + x**2 <= 0.25, dtype=np.float32)
 
 
 def disc(cy: float, cx: float, radius: float) -> npt.NDArray[np.bool_]:

@@ -14,7 +14,7 @@ from isgseg.data.datamodule import Batch
 
 
 class PthCheckpoint(ModelCheckpoint):
-    """Lightning's ModelCheckpoint with the suffix `.pth` and epochs counted as people do, from 1."""
+    """Lightning's ModelCheckpoint with the suffix `.pth`, and epochs counted from 1."""
 
     FILE_EXTENSION = ".pth"
 
@@ -51,14 +51,14 @@ class PredictionPictures(Callback):
         chosen = np.linspace(0, batches - 1, min(self.count, batches)).round().astype(int).tolist()
         if batch_idx not in chosen:
             return
-        picture, target, found = batch[0][0], batch[1][0], outputs[0]
+        picture, target, found = batch[0][0], batch[1][0], outputs["found"][0]
         image = overlay(
             picture.float().mean(0).cpu().numpy(),
             target["masks"].bool().cpu().numpy(),
             found["masks"][found["scores"] >= self.threshold].numpy(),
         )
         for logger in trainer.loggers:
-            writer = getattr(logger.experiment, "add_image", None)
+            writer = getattr(getattr(logger, "experiment", None), "add_image", None)
             if writer is not None:
                 name = f"val/patch_{int(target['image_id'])}"
                 writer(name, image, trainer.global_step, dataformats="HWC")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from hydra.errors import InstantiationException
-from omegaconf.errors import MissingMandatoryValue
+from omegaconf import DictConfig, OmegaConf
 
 log = logging.getLogger(__name__)
 Result = TypeVar("Result")
@@ -21,20 +21,22 @@ _IN_WHEEL = _PACKAGE / "conf"
 CONFIG_DIR = str(_IN_WHEEL if _IN_WHEEL.is_dir() else _PACKAGE.parents[1] / "conf")
 
 
-def friendly_errors(command: Callable[..., Result]) -> Callable[..., Result]:
+def friendly_errors(command: Callable[[DictConfig], Result]) -> Callable[[DictConfig], Result]:
     """Ends a command with one clear line where the input, not the program, is at fault.
 
-    ValueError and OSError are what isgseg raises for bad input. HYDRA_FULL_ERROR=1 shows the whole
-    stack trace instead, as it does for Hydra's own errors.
+    What must be given is asked for at once, before torch is imported. ValueError and OSError are
+    what isgseg raises for bad input. HYDRA_FULL_ERROR=1 shows the whole stack trace instead, as it
+    does for Hydra's own errors.
     """
 
     @functools.wraps(command)
-    def wrapped(*args: object) -> Result:
+    def wrapped(cfg: DictConfig) -> Result:
+        missing = sorted(OmegaConf.missing_keys(cfg))
+        if missing:
+            log.error("%s=... must be given on the command line", "=..., ".join(missing))
+            raise SystemExit(1)
         try:
-            return command(*args)
-        except MissingMandatoryValue as error:
-            log.error("%s=... must be given on the command line", error.full_key)
-            raise SystemExit(1) from None
+            return command(cfg)
         except (ValueError, OSError, InstantiationException) as error:
             cause: BaseException = error
             if isinstance(error, InstantiationException) and error.__cause__ is not None:

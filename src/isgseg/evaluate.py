@@ -62,7 +62,9 @@ def evaluate(cfg: DictConfig) -> dict[str, float]:
     path = Path(cfg.output_dir) / "metrics.json"
     with replacing(path) as beside:
         beside.write_text(json.dumps(scores, indent=2) + "\n")
-    log.info("%s on %s/%s:\n%s\nWritten to %s", cfg.ckpt_path, data.root, data.split, table(scores), path)
+    log.info(
+        "%s on %s/%s:\n%s\nWritten to %s", cfg.ckpt_path, data.root, data.split, table(scores), path
+    )
     return scores
 
 

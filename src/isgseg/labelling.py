@@ -14,12 +14,13 @@ from tqdm import tqdm
 
 from isgseg.data.patches import picture_of
 from isgseg.hardware import autocast, pick_precision
+from isgseg.instances.linking import SliceLinker
 from isgseg.instances.slices import label_slice
 from isgseg.model.module import MaskRCNNModule
 from isgseg.normalization import Grey, Normalization
 
 log = logging.getLogger(__name__)
-Labels = npt.NDArray[np.unsignedinteger[Any]]
+Labels = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -27,20 +28,26 @@ class Labelling:
     """How detections become granules; `conf/labelling/` describes each key.
 
     Attributes:
-        mask_threshold: pixels with at least this mask probability belong to a granule.
-        max_overlap: largest share of pixels that two granules of a slice may have in common.
-        min_pixels: smaller sections of a granule are left out.
-        min_overlap: share of the smaller section that two slices of a granule have in common.
-        gap: how many slices a granule may miss.
-        min_slices: granules seen in fewer slices are left out.
+        mask_threshold: see `label_slice`, as the next two.
+        max_overlap: see there.
+        min_pixels: see there.
+        min_overlap: see `SliceLinker`, as all that follow.
+        max_distance: see there.
+        gap: see there.
+        waist: see there.
+        max_length: nm, or slices where the voxel size is not known; None is any.
+        min_diameter: nm, or voxels where the voxel size is not known.
     """
 
     mask_threshold: float = 0.5
     max_overlap: float = 0.5
     min_pixels: int = 1
-    min_overlap: float = 0.5
+    min_overlap: float = 0.25
+    max_distance: float = 1.5
     gap: int = 1
-    min_slices: int = 1
+    waist: float = 0.75
+    max_length: float | None = None
+    min_diameter: float = 0.0
 
 
 def grey_of(module: MaskRCNNModule, volume: npt.NDArray[Any], name: str) -> Grey:
@@ -126,21 +133,28 @@ def label_volume(
         (z, y, x) uint16, uint32 beyond 65,535 granules: 0 is background, granules from 1.
     """
     labelling = labelling or Labelling()
-    shape = volume.shape[1:]
     linker = SliceLinker(
-        voxel_size=voxel_size, min_overlap=labelling.min_overlap, gap=labelling.gap
+        voxel_size=voxel_size,
+        min_overlap=labelling.min_overlap,
+        max_distance=labelling.max_distance,
+        gap=labelling.gap,
+        waist=labelling.waist,
+        max_length=labelling.max_length,
+        min_diameter=labelling.min_diameter,
     )
+    sections = np.zeros(volume.shape, np.uint16)  # numbers of a slice fit: they are detections
     slices = detect_slices(module, volume, grey, threshold, precision)
-    for found in tqdm(slices, desc=name, total=len(volume), unit="slice", disable=not progress):
-        labels, scores = label_slice(
+    bar = tqdm(slices, desc=name, total=len(volume), unit="slice", disable=not progress)
+    for found, section in zip(bar, sections, strict=True):
+        section[:], scores = label_slice(
             found["masks"],
             found["mask_boxes"],
             found["scores"],
-            shape,
+            section.shape,
             threshold=threshold,
             mask_threshold=labelling.mask_threshold,
             max_overlap=labelling.max_overlap,
             min_pixels=labelling.min_pixels,
         )
-        linker.add(labels, scores)
-    return linker.finish()
+        linker.add(section, scores)
+    return linker.finish().apply(sections)

@@ -96,7 +96,8 @@ class Grey:
         """Voxels of any shape to uint8 of the same shape."""
         unit = np.maximum((voxels.astype(np.float32) - self.low) / (self.high - self.low), 0)
         unit = unit / (unit + 1) if self.method == "mode" else np.minimum(unit, 1)
-        return np.rint(unit * 255).astype(np.uint8)
+        grey: npt.NDArray[np.uint8] = np.rint(unit * 255).astype(np.uint8)
+        return grey
 
 
 def cytoplasm_mode(values: npt.NDArray[np.float32]) -> float:

@@ -40,7 +40,7 @@ def predict(cfg: DictConfig) -> list[Path]:
 
     if cfg.format not in ("tif", "mrc"):
         raise ValueError(f"format is '{cfg.format}'; choose tif or mrc")
-    volumes = find_volumes(OmegaConf.to_object(cfg.volumes))
+    volumes = find_volumes(cfg.volumes)
     targets = label_files(volumes, Path(cfg.output_dir), cfg.format, cfg.overwrite)
     module = load_module(cfg.ckpt_path)
     if cfg.normalization is not None:

@@ -47,7 +47,8 @@ def prepare(cfg: DictConfig) -> Path:
             volumes, val = write_phantoms(OmegaConf.to_object(cfg.data.phantom), beside)  # type: ignore[arg-type]
             pairs = [(path, path.with_name(path.stem + "_labels.mrc")) for path in volumes]
         else:
-            pairs, val = find_pairs(cfg), as_list(cfg.val)
+            pairs = find_pairs(cfg)
+            val = [cfg.val] if isinstance(cfg.val, str) else [str(name) for name in cfg.val]
         content = write_dataset(pairs, val, beside, settings, normalization)
         for source in content["volumes"]:  # phantoms move with the dataset
             for key in ("file", "labels"):
@@ -82,7 +83,7 @@ def find_pairs(cfg: DictConfig) -> list[tuple[Path, Path]]:
 
     if not cfg.volumes or not cfg.labels:
         raise ValueError("give volumes=, labels= and val=, or data=phantom for synthetic cells")
-    volumes, labels = find_volumes(as_list(cfg.volumes)), find_volumes(as_list(cfg.labels))
+    volumes, labels = find_volumes(cfg.volumes), find_volumes(cfg.labels)
     # A glob such as cells/*.mrc takes the labels beside the volumes along.
     volumes = [path for path in volumes if path not in labels]
     if len(volumes) != len(labels):
@@ -91,11 +92,6 @@ def find_pairs(cfg: DictConfig) -> list[tuple[Path, Path]]:
             f"{[path.name for path in volumes]} and {[path.name for path in labels]}"
         )
     return list(zip(volumes, labels, strict=True))
-
-
-def as_list(value: Any) -> list[str]:
-    """One string or a config list to a list of strings."""
-    return [value] if isinstance(value, str) else [str(item) for item in value or []]
 
 
 def write_phantoms(settings: dict[str, Any], folder: Path) -> tuple[list[Path], list[str]]:

@@ -110,10 +110,14 @@ class CocoInstances(Dataset[tuple[Tensor, Target]]):
         inside = self.folder.resolve()
         for path in (self.folder / "images" / file_name, self.folder / file_name):
             if not path.resolve().is_relative_to(inside):
-                raise ValueError(f"{self.path}: file_name '{file_name}' leaves the dataset's folder")
+                raise ValueError(
+                    f"{self.path}: file_name '{file_name}' leaves the dataset's folder"
+                )
             if path.is_file():
                 return path
-        raise FileNotFoundError(f"{self.path}: picture '{file_name}' is not in {self.folder}/images")
+        raise FileNotFoundError(
+            f"{self.path}: picture '{file_name}' is not in {self.folder}/images"
+        )
 
     def _collect(self, annotations: list[dict[str, Any]]) -> dict[int, list[tuple[int, Any]]]:
         """Run lengths and labels by image, with a count of all that was left out or mended."""
@@ -123,9 +127,13 @@ class CocoInstances(Dataset[tuple[Tensor, Target]]):
         for annotation in annotations:
             where = f"{self.path}: annotation {annotation.get('id')}"
             if annotation.get("image_id") not in sizes:
-                raise ValueError(f"{where} names image {annotation.get('image_id')}, not in the file")
+                raise ValueError(
+                    f"{where} names image {annotation.get('image_id')}, not in the file"
+                )
             if annotation.get("category_id") not in self.categories:
-                raise ValueError(f"{where} names category {annotation.get('category_id')}, not there")
+                raise ValueError(
+                    f"{where} names category {annotation.get('category_id')}, not there"
+                )
             if annotation.get("iscrowd"):
                 crowds += 1
                 continue

@@ -22,7 +22,7 @@ Batch = tuple[list[Tensor], list[Target]]
 
 
 class CocoDataModule(lightning.LightningDataModule):
-    """Serves `train/` and `val/` of a dataset folder as torchvision's lists of pictures and targets.
+    """Serves `train/` and `val/` of a dataset folder as lists of pictures and of targets.
 
     Args:
         root: the folder that holds `train/`, `val/` and, if isgseg-prepare made it, `dataset.yaml`.

@@ -73,9 +73,7 @@ class Split:
         identifier = len(self.images) + 1
         Image.fromarray(picture).save(self.folder / "images" / name, compress_level=1)
         height, width = labels.shape
-        self.images.append(
-            {"id": identifier, "file_name": name, "height": height, "width": width}
-        )
+        self.images.append({"id": identifier, "file_name": name, "height": height, "width": width})
         for number, window in enumerate(ndi.find_objects(labels), start=1):
             if window is not None:
                 annotation = annotate(labels, number, window)
@@ -92,9 +90,7 @@ class Split:
         (self.folder / "annotations.json").write_text(json.dumps(content))
 
 
-def annotate(
-    labels: npt.NDArray[Any], number: int, window: tuple[slice, slice]
-) -> dict[str, Any]:
+def annotate(labels: npt.NDArray[Any], number: int, window: tuple[slice, slice]) -> dict[str, Any]:
     """One COCO annotation; its box is tight and half-open, as the masks are the truth."""
     mask = labels[window] == number
     rows, columns = window
@@ -269,7 +265,9 @@ def write_dataset(
     voxel_size = common_voxel_size(sizes)
     for name, split in splits.items():
         if not split.annotations:
-            raise ValueError(f"the {name} split has no object: its label volumes are all background")
+            raise ValueError(
+                f"the {name} split has no object: its label volumes are all background"
+            )
         split.save()
         if split.too_small:
             log.warning(
@@ -295,7 +293,9 @@ def write_dataset(
     }
 
 
-def describe_sources(pairs: Sequence[tuple[Path, Path]], val: Sequence[str]) -> list[dict[str, Any]]:
+def describe_sources(
+    pairs: Sequence[tuple[Path, Path]], val: Sequence[str]
+) -> list[dict[str, Any]]:
     """Which split each volume is in, with its SHA-256.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Training augmentation: where to crop, exact flips and quarter turns, scale, intensity, noise, blur."""
+"""Training augmentation: crops, exact flips and quarter turns, scale, intensity, noise, blur."""
 
 from __future__ import annotations
 
@@ -42,7 +42,9 @@ class Augment:
     ) -> None:
         for name, (low, high) in (("scale", scale), ("intensity", intensity)):
             if not 0 < low <= high:
-                raise ValueError(f"data.augment.{name} is [{low}, {high}]; it must be 0 < low <= high")
+                raise ValueError(
+                    f"data.augment.{name} is [{low}, {high}]; it must be 0 < low <= high"
+                )
         steps: list[nn.Module] = []
         if tuple(scale) != (1.0, 1.0):
             steps.append(RandomScale(*scale))

@@ -34,7 +34,12 @@ def build_mask_rcnn(
     norm: str = "batch",
     num_classes: int = 2,
     scale: float | None = 2.0,
-    anchor_sizes: Sequence[Sequence[float]] = ((3, 4.5, 6), (8, 11, 15), (20, 28, 40), (56, 80, 112)),
+    anchor_sizes: Sequence[Sequence[float]] = (
+        (3, 4.5, 6),
+        (8, 11, 15),
+        (20, 28, 40),
+        (56, 80, 112),
+    ),
     anchor_ratios: Sequence[float] = (1.0,),
     rpn_iou: Sequence[float] = (0.3, 0.7),
     proposals: int = 1000,
@@ -111,7 +116,7 @@ def build_mask_rcnn(
     model.transform = Transform(scale)
     for head in (model.rpn.head, model.roi_heads.box_predictor, model.roi_heads.mask_predictor):
         head.register_forward_hook(_to_float32)
-    return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+    return model.to(memory_format=torch.channels_last)
 
 
 def _pyramid(
@@ -176,7 +181,7 @@ class Transform(GeneralizedRCNNTransform):
 
     def batch_images(self, images: list[Tensor], size_divisible: int = 32) -> Tensor:
         """Pictures padded into one batch, in the memory order that convolutions are fastest in."""
-        batch = super().batch_images(images, size_divisible)
+        batch: Tensor = super().batch_images(images, size_divisible)
         return batch.contiguous(memory_format=torch.channels_last)
 
     def postprocess(
@@ -191,9 +196,7 @@ class Transform(GeneralizedRCNNTransform):
         """
         if self.training:
             return result
-        for found, network, picture in zip(
-            result, image_shapes, original_image_sizes, strict=True
-        ):
+        for found, network, picture in zip(result, image_shapes, original_image_sizes, strict=True):
             # roi_align, which cuts the mask targets, takes a pixel's index for its centre: what the
             # mask head has learnt lies half a network pixel before the box.
             found["mask_boxes"] = resize_boxes(found["boxes"] + 0.5, network, picture)

@@ -102,12 +102,12 @@ class MaskRCNNModule(lightning.LightningModule):
         gradients = [p.grad for p in self.parameters() if p.grad is not None]
         self.log("train/grad_norm", torch.nn.utils.get_total_norm(gradients))
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> list[dict[str, Tensor]]:
-        """Scores one batch; returns the detections with masks at full size, for pictures."""
+    def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
+        """Scores one batch; returns what `detect` found, for pictures."""
         pictures, targets = batch
         found = detect(self, pictures)
         self.val_metric.update(found, [_truth(target) for target in targets])
-        return found
+        return {"found": found}
 
     def on_validation_epoch_end(self) -> None:
         """Logs the COCO scores; a score without any truth is no number and is not logged."""
@@ -130,7 +130,7 @@ class MaskRCNNModule(lightning.LightningModule):
             self.log_dict(read_scores(metric))
             metric.reset()
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> dict[str, Any]:  # type: ignore[override]
         """SGD with warm-up; the rate changes every step, so that a resumed run needs no repair."""
         options = self.hparams
         parameters = [p for p in self.parameters() if p.requires_grad]
@@ -171,7 +171,9 @@ def detect(module: MaskRCNNModule, pictures: list[Tensor]) -> list[dict[str, Ten
     for picture, found in zip(pictures, module(pictures), strict=True):
         arrays = {name: value.float().cpu() for name, value in found.items()}
         masks = draw(
-            arrays["masks"][:, 0].numpy(), arrays["mask_boxes"].numpy(), picture.shape[-2:]
+            arrays["masks"][:, 0].numpy(),
+            arrays["mask_boxes"].numpy(),
+            (picture.shape[-2], picture.shape[-1]),
         )
         results.append(
             {

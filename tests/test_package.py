@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+from isgseg.config import CONFIG_DIR
+
+COMMANDS = ["prepare", "train", "evaluate", "predict", "analyse"]
+
+
+def test_a_checkout_uses_the_conf_that_people_edit() -> None:
+    assert Path(CONFIG_DIR) == ROOT / "conf"
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_is_quick_because_torch_is_imported_late(command: str) -> None:
+    script = (
+        "import sys; sys.argv = ['x', '--help']\n"
+        f"from isgseg.{command} import main\n"
+        "try:\n    main()\nexcept SystemExit:\n    pass\n"
+        "heavy = {'torch', 'lightning', 'pandas', 'matplotlib', 'skimage'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    assert "powered by Hydra" in run.stdout
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_what_must_be_given_is_asked_for_in_one_line(command: str, tmp_path: Path) -> None:
+    run = subprocess.run(
+        [sys.executable, "-m", f"isgseg.{command}"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 1
+    said = run.stdout + run.stderr
+    assert "Traceback" not in said
+    assert "must be given" in said or "give volumes=, labels= and val=" in said
+
+
+@pytest.mark.slow
+def test_the_wheel_carries_conf_and_runs_from_an_empty_folder(tmp_path: Path) -> None:
+    build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path)]
+    subprocess.run([*build, str(ROOT)], check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    # The dependencies are those of this environment; isgseg itself is only in the new one.
+    venv.create(tmp_path / "env", with_pip=True)
+    python = tmp_path / "env" / "bin" / "python"
+    install = [python, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", wheel]
+    subprocess.run(install, check=True)
+    here = next(Path(entry) for entry in sys.path if (Path(entry) / "torch").is_dir())
+    (site,) = (tmp_path / "env").glob("lib/python*/site-packages")
+    finder = f"import sys; sys.path.append({str(here)!r})\n"
+    (site / "dependencies.pth").write_text(finder)
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    script = tmp_path / "env" / "bin" / "isgseg-prepare"
+    overrides = ["data=phantom", "data.phantom.shape=[8,64,64]", "data.phantom.train_seeds=[0]"]
+    overrides += ["data.phantom.granule_density=[20,21]", "output_dir=dataset"]
+    run = subprocess.run(
+        [script, *overrides], cwd=empty, capture_output=True, text=True, check=False
+    )
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert (empty / "dataset" / "dataset.yaml").is_file()
+    for command in COMMANDS:
+        arguments = [python, "-m", f"isgseg.{command}", "--cfg", "job"]
+        run = subprocess.run(arguments, cwd=empty, capture_output=True, text=True, check=True)
+        assert f"task_name: {command}" in run.stdout
+    where = [python, "-c", "import isgseg.config as c; print(c.CONFIG_DIR)"]
+    out = subprocess.run(where, cwd=empty, capture_output=True, text=True, check=True).stdout
+    assert str(site / "isgseg" / "conf") == out.strip()
