@@ -18,6 +18,11 @@ class PthCheckpoint(ModelCheckpoint):
 
     FILE_EXTENSION = ".pth"
 
+    @property
+    def state_key(self) -> str:
+        """Tells two of them apart in a checkpoint, whatever their other settings are."""
+        return f"{super().state_key}{self.filename}"
+
     def format_checkpoint_name(self, metrics: dict[str, Tensor], *args: Any, **kwargs: Any) -> str:
         """The file's name; `{epoch}` is the number of epochs that are done."""
         epoch = metrics.get("epoch", torch.tensor(0)) + 1

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from scipy import ndimage as ndi
 from tqdm import tqdm
 
 from isgseg.data.patches import picture_of
@@ -18,6 +19,7 @@ from isgseg.instances.linking import SliceLinker
 from isgseg.instances.slices import label_slice
 from isgseg.model.module import MaskRCNNModule
 from isgseg.normalization import Grey, Normalization
+from isgseg.volume import label_dtype
 
 log = logging.getLogger(__name__)
 Labels = npt.NDArray[Any]
@@ -28,6 +30,10 @@ class Labelling:
     """How detections become granules; `conf/labelling/` describes each key.
 
     Attributes:
+        separate: each detection keeps its own mask; else the connected components of all masks of a
+            slice are the granules.
+        link: sections of neighbouring slices become one granule; else numbers are unique over all
+            slices, and all that follows `min_pixels` has no effect.
         mask_threshold: see `label_slice`, as the next two.
         max_overlap: see there.
         min_pixels: see there.
@@ -39,6 +45,8 @@ class Labelling:
         min_diameter: nm, or voxels where the voxel size is not known.
     """
 
+    separate: bool = True
+    link: bool = True
     mask_threshold: float = 0.5
     max_overlap: float = 0.5
     min_pixels: int = 1
@@ -54,10 +62,19 @@ def grey_of(module: MaskRCNNModule, volume: npt.NDArray[Any], name: str) -> Grey
     """The normalization that the checkpoint was trained with, fixed for this volume.
 
     A checkpoint from pictures carries none; it gets a window between two percentiles of the volume,
-    and a warning.
+    and a plain torchvision state dict the documented [0, 1] of each slice, both with a warning.
     """
-    settings = (module.hparams.get("facts") or {}).get("normalization")
-    if settings is None:
+    facts = module.hparams.get("facts")
+    settings = (facts or {}).get("normalization")
+    if facts is None:
+        settings = {"method": "slice"}
+        log.warning(
+            "The checkpoint is a plain state dict: every slice of %s is stretched to [0, 1] by "
+            "itself and enlarged to 800 pixels, so that one bright voxel dims its slice; train "
+            "with isgseg-train, or set normalization.method",
+            name,
+        )
+    elif settings is None:
         settings = {"method": "percentile", "low": 0.1, "high": 99.9}
         log.warning(
             "The checkpoint was trained on pictures and carries no normalization: %s is windowed "
@@ -142,6 +159,7 @@ def label_volume(
         max_length=labelling.max_length,
         min_diameter=labelling.min_diameter,
     )
+    counts = [0]
     sections = np.zeros(volume.shape, np.uint16)  # numbers of a slice fit: they are detections
     slices = detect_slices(module, volume, grey, threshold, precision)
     bar = tqdm(slices, desc=name, total=len(volume), unit="slice", disable=not progress)
@@ -156,5 +174,29 @@ def label_volume(
             max_overlap=labelling.max_overlap,
             min_pixels=labelling.min_pixels,
         )
-        linker.add(section, scores)
-    return linker.finish().apply(sections)
+        if not labelling.separate:
+            section[:], _ = ndi.label(section, np.ones((3, 3)))
+        if labelling.link:
+            linker.add(section, scores)
+        counts.append(int(section.max()))
+    labels = linker.finish().apply(sections) if labelling.link else number_all(sections, counts)
+    if labels.dtype != np.uint16:
+        log.warning("%s: more than 65,535 granules, so that labels are %s", name, labels.dtype)
+    return labels
+
+
+def number_all(sections: npt.NDArray[np.uint16], counts: list[int]) -> Labels:
+    """Makes numbers unique over all slices.
+
+    Args:
+        sections: (z, y, x), numbered from 1 in each slice.
+        counts: 0, and the highest number of each slice.
+
+    Returns:
+        (z, y, x) of the smallest of uint16 and uint32 that holds all numbers.
+    """
+    offsets = np.cumsum(counts)
+    labels = sections.astype(label_dtype(int(offsets[-1])), copy=False)
+    for section, offset in zip(labels, offsets[:-1], strict=True):
+        section[section > 0] += offset.astype(labels.dtype)
+    return labels

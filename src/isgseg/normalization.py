@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from skimage.filters import threshold_otsu
 
-METHODS = ("mode", "window", "percentile")
+METHODS = ("mode", "window", "percentile", "slice")
 _SAMPLE = 4_000_000  # voxels looked at when numbers are estimated: enough for a stable histogram
 
 
@@ -26,6 +26,8 @@ class Normalization:
             frequent value above the background: the cytoplasm is always mid-grey, and nothing,
             however bright, is clipped. `window` maps [low, high] in the file's own units (LAC per
             voxel, say) to [0, 1]. `percentile` does so between two percentiles of the volume.
+            `slice` stretches each slice by itself to [0, 1]: what plain torchvision models were
+            trained with, and nothing else.
         low: lower end of the window, or percentile; unused by `mode`.
         high: upper end of the window, or percentile; unused by `mode`.
     """
@@ -39,7 +41,7 @@ class Normalization:
             raise ValueError(
                 f"normalization.method is '{self.method}'; choose one of {', '.join(METHODS)}"
             )
-        if self.method != "mode" and (
+        if self.method in ("window", "percentile") and (
             self.low is None or self.high is None or self.low >= self.high
         ):
             raise ValueError(
@@ -57,6 +59,8 @@ class Normalization:
         Raises:
             ValueError: the volume is constant, or its cytoplasm is not positive.
         """
+        if self.method == "slice":
+            return Grey(self.method, 0.0, 1.0)
         if self.method == "window":
             assert self.low is not None
             assert self.high is not None
@@ -94,7 +98,10 @@ class Grey:
 
     def __call__(self, voxels: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
         """Voxels of any shape to uint8 of the same shape."""
-        unit = np.maximum((voxels.astype(np.float32) - self.low) / (self.high - self.low), 0)
+        low, high = self.low, self.high
+        if self.method == "slice":
+            low, high = float(voxels.min()), float(voxels.max())
+        unit = np.maximum((voxels.astype(np.float32) - low) / max(high - low, 1e-30), 0)
         unit = unit / (unit + 1) if self.method == "mode" else np.minimum(unit, 1)
         grey: npt.NDArray[np.uint8] = np.rint(unit * 255).astype(np.uint8)
         return grey

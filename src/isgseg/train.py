@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import shutil
+from pathlib import Path
 
 import hydra
 from omegaconf import DictConfig
@@ -48,8 +50,20 @@ def train(cfg: DictConfig) -> float | None:
     )
     trainer.fit(module, datamodule=datamodule, ckpt_path=cfg.ckpt_path, weights_only=True)
     metric = trainer.callback_metrics.get(cfg.optimized_metric)
+    if cfg.install:
+        install(Path(cfg.paths.output_dir) / "checkpoints" / "isg_mask_rcnn_final.pth")
     log.info("%s = %s; files in %s", cfg.optimized_metric, metric, cfg.paths.output_dir)
     return None if metric is None else float(metric)
+
+
+def install(final: Path) -> None:
+    """Copies the final model to where `load_model()` finds it."""
+    from isgseg.segmenter import installed_model
+    from isgseg.volume import replacing
+
+    with replacing(installed_model()) as beside:
+        shutil.copyfile(final, beside)
+    log.info("Installed as %s", installed_model())
 
 
 @hydra.main(version_base="1.3", config_path=CONFIG_DIR, config_name="train")

@@ -130,6 +130,17 @@ class MaskRCNNModule(lightning.LightningModule):
             self.log_dict(read_scores(metric))
             metric.reset()
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keeps the weights under torchvision's own names too, for use without isgseg.
+
+        The tensors are the same, so that the file grows by their names only.
+        """
+        checkpoint["model"] = {
+            name.removeprefix("network."): value
+            for name, value in checkpoint["state_dict"].items()
+            if name.startswith("network.")
+        }
+
     def configure_optimizers(self) -> dict[str, Any]:  # type: ignore[override]
         """SGD with warm-up; the rate changes every step, so that a resumed run needs no repair."""
         options = self.hparams

@@ -1,0 +1,325 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import platformdirs
+import pytest
+import tifffile
+import torch
+from conftest import ROOT, TINY_NETWORK, TINY_RUN, Compose, balls
+from omegaconf import OmegaConf
+from torchvision.models.detection import maskrcnn_resnet50_fpn
+
+import isgseg
+from isgseg.labelling import Labelling, number_all
+from isgseg.model.checkpoint import load_module
+from isgseg.segmenter import MODEL, _SEGMENTERS, find_model, installed_model, register_segmenter
+from isgseg.train import train
+from isgseg.volume import write_volume
+
+Array = np.ndarray[Any, Any]
+Segmenter = isgseg.SXTISGMaskRCNNSegmenter
+PLAIN = {"progress": False, "precision": "32-true"}
+
+
+@pytest.fixture(scope="module")
+def volume() -> Array:
+    data = balls(7, 30)[0]
+    data[:, :, :8] += 0.6
+    return data * 100
+
+
+@pytest.fixture(scope="module")
+def model(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny network, as if trained on volumes whose values are the grey values."""
+    content = torch.load(trained / MODEL, weights_only=True)
+    window = {"method": "window", "low": 0.0, "high": 255.0}
+    content["hyper_parameters"]["facts"]["normalization"] = window
+    path = tmp_path_factory.mktemp("model") / MODEL
+    torch.save(content, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def segmenter(model: Path) -> Any:
+    segmenter = Segmenter(device="cpu")
+    segmenter.load_model(model)
+    return segmenter
+
+
+def test_the_documented_lines_work(
+    model: Path, volume: Array, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ISGSEG_MODEL", str(model))
+    segmenter = isgseg.create_segmenter(modality="sxt", task="isg_maskrcnn")
+    segmenter.load_model()
+    instance_mask = segmenter.predict(volume, threshold=0.5)
+    assert instance_mask.shape == volume.shape
+    assert instance_mask.dtype == np.uint16
+    assert 5 <= instance_mask.max() <= 8  # six cylinders
+
+
+def test_granules_keep_one_number_by_default(segmenter: Any, volume: Array) -> None:
+    labels = segmenter.predict(volume, **PLAIN)
+    slices = segmenter.predict(volume, **PLAIN, separate=False, link=False)
+    assert slices.max() >= 4 * labels.max()
+
+
+def test_other_names_say_what_exists() -> None:
+    with pytest.raises(ValueError, match="modality='sxt' task='isg_maskrcnn'"):
+        isgseg.create_segmenter(modality="em", task="isg_maskrcnn")
+
+
+def test_a_second_method_is_registered_without_touching_the_first() -> None:
+    @register_segmenter("em", "threshold")
+    class Threshold(isgseg.BaseSegmenter):
+        name = "threshold"
+
+        def load_model(self, path: str | Path | None = None) -> None:
+            pass
+
+        def predict(self, data: Any, threshold: float = 0.5, **kwargs: Any) -> Any:
+            return (np.asarray(data) > threshold).astype(np.uint16)
+
+    try:
+        second = isgseg.create_segmenter("em", "threshold")
+        assert second.predict([[[1.0, 0.0]]]).tolist() == [[[1, 0]]]
+        assert isinstance(isgseg.create_segmenter(), Segmenter)
+    finally:
+        del _SEGMENTERS["em", "threshold"]
+
+
+def test_the_contract_is_abstract() -> None:
+    with pytest.raises(TypeError, match="abstract"):
+        isgseg.BaseSegmenter()  # type: ignore[abstract]
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (np.zeros((4, 4)), r"shape \(D, H, W\), not \(4, 4\)"),
+        (np.zeros((1, 4, 4, 4)), r"not \(1, 4, 4, 4\)"),
+        (np.zeros((0, 4, 4)), r"not \(0, 4, 4\)"),
+        (np.full((2, 4, 4), "a"), "holds real numbers"),
+        (np.zeros((2, 4, 4), complex), "holds real numbers, not complex128"),
+        (np.full((2, 4, 4), np.nan), "32 voxels that are NaN or infinite"),
+    ],
+)
+def test_bad_data_are_refused(segmenter: Any, data: Array, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        segmenter.predict(data)
+
+
+def test_predict_before_load_model_says_so(volume: Array) -> None:
+    with pytest.raises(RuntimeError, match="call load_model"):
+        Segmenter().predict(volume)
+
+
+def test_keywords_are_the_keys_of_the_config(segmenter: Any, volume: Array, config: Compose) -> None:
+    keys = OmegaConf.to_object(config("predict", "ckpt_path=x", "volumes=x").labelling)
+    assert isinstance(keys, dict)
+    assert set(keys) == set(Labelling.__dataclass_fields__)
+    assert Labelling(**keys) == Labelling()
+    with pytest.raises(ValueError, match=r"does not know colour.* mask_threshold"):
+        segmenter.predict(volume, colour="red")
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        {"separate": False},
+        {"link": False},
+        {"mask_threshold": 0.9},
+        {"max_overlap": 0.01},
+        {"min_pixels": 60},
+        {"min_overlap": 0.99},
+        {"max_distance": 0.01},
+        {"gap": 0},
+        {"waist": 0.99},
+        {"max_length": 2.0},
+        {"min_diameter": 8.5},
+    ],
+)
+def test_each_labelling_key_changes_the_labels(override: dict[str, Any]) -> None:
+    """On detections that are made up: touching discs, a missing section, a waist, a drift."""
+    from unittest.mock import patch
+
+    from isgseg.labelling import label_volume
+    from isgseg.normalization import Grey
+
+    y, x = (np.indices((28, 28)) + 0.5) / 28 - 0.5
+    soft = np.clip(1.5 - 2 * np.hypot(y, x), 0, 1).astype(np.float32)
+
+    def found(*boxes: tuple[float, float, float]) -> dict[str, Array]:
+        return {
+            "masks": np.stack([soft] * len(boxes)) if boxes else np.zeros((0, 28, 28)),
+            "mask_boxes": np.array(
+                [[cx - r, cy - r, cx + r, cy + r] for cx, cy, r in boxes]
+            ).reshape(-1, 4),
+            "scores": np.linspace(0.9, 0.8, len(boxes)),
+        }
+
+    detections = [
+        found((20, 20, 5), (29, 20, 5), (50, 50, 4), (48, 20, 3)),
+        found((20, 20, 5), (29, 20, 5), (52, 51, 4), (48, 20, 5)),
+        found((20, 20, 5), (28, 20, 5), (48, 20, 4.8)),
+        found((20, 20, 5), (28, 20, 5), (53, 51, 4), (48, 20, 5)),
+    ]
+
+    def label(**settings: Any) -> Array:
+        with patch("isgseg.labelling.detect_slices", return_value=iter(detections)):
+            return label_volume(
+                None,  # type: ignore[arg-type]
+                np.zeros((4, 64, 64)),
+                Grey("mode", 0, 1),
+                labelling=Labelling(**settings),
+                progress=False,
+            )
+
+    assert not np.array_equal(label(), label(**override))
+
+
+def test_numbers_never_wrap() -> None:
+    sections = np.zeros((70, 1, 1000), np.uint16)
+    sections[:, 0, :] = np.arange(1, 1001)
+    labels = number_all(sections, [0] + [1000] * 70)
+    assert labels.dtype == np.uint32
+    assert np.array_equal(np.unique(labels), np.arange(1, 70_001))
+    few = number_all(sections[:2], [0, 1000, 1000])
+    assert few.dtype == np.uint16
+    assert few.max() == 2000
+
+
+def test_the_model_is_looked_for_in_the_documented_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("ISGSEG_MODEL", raising=False)
+    monkeypatch.setattr(platformdirs, "user_data_path", lambda name: tmp_path / "user" / name)
+    with pytest.raises(FileNotFoundError, match="isgseg-train install=true"):
+        find_model()
+    for age, run in ((100, "new"), (200, "old")):
+        path = tmp_path / "outputs" / "train" / run / MODEL
+        path.parent.mkdir(parents=True)
+        path.touch()
+        os.utime(path, (1e9 - age, 1e9 - age))
+    assert find_model() == Path("outputs/train/new") / MODEL
+    installed_model().parent.mkdir(parents=True)
+    installed_model().touch()
+    assert find_model() == installed_model()
+    monkeypatch.setenv("ISGSEG_MODEL", "mine.pth")
+    assert find_model() == Path("mine.pth")
+
+
+def test_install_puts_the_final_model_where_it_is_found(
+    coco_root: Path, config: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(platformdirs, "user_data_path", lambda name: tmp_path / "user" / name)
+    monkeypatch.delenv("ISGSEG_MODEL", raising=False)
+    train(
+        config(
+            "train",
+            *TINY_NETWORK,
+            *TINY_RUN,
+            f"data.root={coco_root}",
+            "trainer.max_epochs=1",
+            "install=true",
+        )
+    )
+    final = tmp_path / "train" / "checkpoints" / MODEL
+    assert installed_model().read_bytes() == final.read_bytes()
+    Segmenter(device="cpu").load_model()
+
+
+@pytest.fixture(scope="module")
+def torchvision_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(0)
+    network = maskrcnn_resnet50_fpn(weights=None, weights_backbone=None, num_classes=2)
+    path = tmp_path_factory.mktemp("foreign") / "theirs.pth"
+    torch.save(network.state_dict(), path)
+    return path
+
+
+@pytest.mark.slow
+def test_a_file_of_plain_torchvision_predicts_as_torchvision_does(
+    torchvision_file: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    theirs = maskrcnn_resnet50_fpn(weights=None, weights_backbone=None, num_classes=2).eval()
+    theirs.load_state_dict(torch.load(torchvision_file, weights_only=True))
+    picture = torch.rand(3, 64, 64, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        expected = theirs([picture])[0]
+        found = load_module(torchvision_file)([picture])[0]
+    assert torch.allclose(found["boxes"], expected["boxes"], atol=1e-3)
+    assert torch.allclose(found["scores"], expected["scores"], atol=1e-5)
+    segmenter = Segmenter(device="cpu")
+    segmenter.load_model(torchvision_file)
+    labels = segmenter.predict(np.random.default_rng(0).random((1, 64, 64)), **PLAIN)
+    assert labels.shape == (1, 64, 64)
+    assert "plain state dict" in caplog.text
+    assert "normalization.method" in caplog.text
+
+
+def test_our_files_load_into_plain_torchvision(
+    coco_root: Path, config: Compose, tmp_path: Path
+) -> None:
+    train(
+        config(
+            "train",
+            "experiment=documented",
+            *TINY_RUN,
+            f"data.root={coco_root}",
+            "trainer.max_epochs=1",
+            "trainer.limit_train_batches=1",
+            "model.network.detections=7",
+        )
+    )
+    path = tmp_path / "train" / "checkpoints" / MODEL
+    theirs = maskrcnn_resnet50_fpn(weights=None, weights_backbone=None, num_classes=2)
+    theirs.load_state_dict(torch.load(path, weights_only=True)["model"])
+    ours = load_module(path).network.state_dict()
+    assert all(torch.equal(value, ours[name]) for name, value in theirs.state_dict().items())
+
+
+def test_the_documented_recipe_is_documented(config: Compose) -> None:
+    cfg = config("train", "experiment=documented", "data.root=x")
+    assert cfg.model.network.scale is None
+    assert OmegaConf.to_object(cfg.model.network.anchor_sizes) == [[32], [64], [128], [256], [512]]
+    assert (cfg.data.batch_size, cfg.trainer.max_epochs) == (4, 20)
+    assert (cfg.model.lr, cfg.model.momentum, cfg.model.weight_decay) == (0.005, 0.9, 0.0005)
+    assert (cfg.model.schedule, cfg.trainer.gradient_clip_val) == ("step", 0.5)
+    assert (cfg.trainer.check_val_every_n_epoch, cfg.trainer.precision) == (2, "auto")
+    assert "early_stopping" in cfg.callbacks
+
+
+@pytest.mark.slow
+def test_the_demo_runs(model: Path, volume: Array, tmp_path: Path) -> None:
+    cell = write_volume(tmp_path / "cell.mrc", volume.astype(np.float32), (30.0,) * 3)
+    script = ROOT / "examples" / "demo_sxt_isg_maskrcnn.py"
+    options = ["--model", str(model), "--output", str(tmp_path / "out")]
+    run = subprocess.run(
+        [sys.executable, str(script), "--volume", str(cell), *options],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr
+    for step in ("[1/4]", "(7, 64, 64)", "[2/4]", "[3/4]", "[4/4]", "instances:"):
+        assert step in run.stdout
+    assert (tmp_path / "out" / "sxt_isg_maskrcnn_result_cell.png").stat().st_size > 10_000
+    labels = tifffile.imread(tmp_path / "out" / "sxt_isg_maskrcnn_cell.tiff")
+    assert labels.shape == (7, 64, 64)
+    wrong = subprocess.run(
+        [sys.executable, str(script), "--volume", str(tmp_path / "no.mrc"), *options],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert wrong.returncode == 1
+    assert "no.mrc" in wrong.stderr
+    assert "Traceback" not in wrong.stderr
