@@ -26,7 +26,9 @@ def test_help_is_quick_because_torch_is_imported_late(command: str) -> None:
         "heavy = {'torch', 'lightning', 'pandas', 'matplotlib', 'skimage'} & set(sys.modules)\n"
         "assert not heavy, heavy"
     )
-    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    run = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False
+    )
     assert run.returncode == 0, run.stderr
     assert "powered by Hydra" in run.stdout
 
@@ -53,8 +55,8 @@ def test_the_wheel_carries_conf_and_runs_from_an_empty_folder(tmp_path: Path) ->
     (wheel,) = tmp_path.glob("*.whl")
     # The dependencies are those of this environment; isgseg itself is only in the new one.
     venv.create(tmp_path / "env", with_pip=True)
-    python = tmp_path / "env" / "bin" / "python"
-    install = [python, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", wheel]
+    python = str(tmp_path / "env" / "bin" / "python")
+    install = [python, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", str(wheel)]
     subprocess.run(install, check=True)
     here = next(Path(entry) for entry in sys.path if (Path(entry) / "torch").is_dir())
     (site,) = (tmp_path / "env").glob("lib/python*/site-packages")
@@ -62,7 +64,7 @@ def test_the_wheel_carries_conf_and_runs_from_an_empty_folder(tmp_path: Path) ->
     (site / "dependencies.pth").write_text(finder)
     empty = tmp_path / "empty"
     empty.mkdir()
-    script = tmp_path / "env" / "bin" / "isgseg-prepare"
+    script = str(tmp_path / "env" / "bin" / "isgseg-prepare")
     overrides = ["data=phantom", "data.phantom.shape=[8,64,64]", "data.phantom.train_seeds=[0]"]
     overrides += ["data.phantom.granule_density=[20,21]", "output_dir=dataset"]
     run = subprocess.run(

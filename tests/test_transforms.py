@@ -74,7 +74,9 @@ def test_each_option_changes_the_picture_only_where_it_should(
     sample: Any, options: dict[str, Any]
 ) -> None:
     plain = Augment(flip=False)(sample[0], sample[1], 3)
-    others = [Augment(**{"flip": False, **options})(sample[0], sample[1], seed) for seed in range(4)]
+    others = [
+        Augment(**{"flip": False, **options})(sample[0], sample[1], seed) for seed in range(4)
+    ]
     assert any(not torch.equal(plain[0], other[0]) for other in others)
     if "flip" not in options:
         assert all(torch.equal(plain[1]["masks"], other[1]["masks"]) for other in others)

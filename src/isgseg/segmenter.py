@@ -147,7 +147,9 @@ class SXTISGMaskRCNNSegmenter(BaseSegmenter):
         if self.module is None:
             raise RuntimeError("no model is loaded; call load_model() first")
         volume = as_volume(data)
-        run = {key: kwargs.pop(key) for key in ("progress", "voxel_size", "precision") & kwargs.keys()}
+        run = {
+            key: kwargs.pop(key) for key in ("progress", "voxel_size", "precision") & kwargs.keys()
+        }
         unknown = sorted(kwargs.keys() - Labelling.__dataclass_fields__.keys())
         if unknown:
             raise ValueError(

@@ -157,7 +157,7 @@ class DiameterBins:
 
 
 def match_instances(predicted: Labels, truth: Labels, iou: float = 0.5) -> Matching:
-    """Match predicted with true instances one to one, as many as possible, then as well as possible.
+    """Match predicted with true instances one to one, most first, then best.
 
     From IoU .5 on (strictly above) no choice is left; below, groups of candidates are solved by
     linear assignment (as StarDist's ``matching`` does on the full table).

@@ -108,7 +108,8 @@ def place_granules(
             # A cluster in a tight corner is given up now and then, or the loop would not end.
             left = 0 if not cluster or rng.uniform() < 0.05 else left
             continue
-        # Small granules are the mature, dense ones; large ones are paler.
+        # The power is no measurement: it is fitted so that sections have the contrast of real ones,
+        # of which small sections, though blurred more, are not that much paler.
         contrast = np.exp(contrast_spread * rng.standard_normal())
         contrast *= (2 * radius * voxel_size / mean_diameter) ** -0.25
         value = lac.cytoplasm + (lac.granule - lac.cytoplasm) * float(contrast)
