@@ -177,7 +177,7 @@ def label_volume(
         if not labelling.separate:
             section[:], _ = ndi.label(section, np.ones((3, 3)))
         if labelling.link:
-            linker.add(section, scores)
+            linker.add(section, scores if labelling.separate else None)
         counts.append(int(section.max()))
     labels = linker.finish().apply(sections) if labelling.link else number_all(sections, counts)
     if labels.dtype != np.uint16:

@@ -29,7 +29,8 @@ def prepare(cfg: DictConfig) -> Path:
             NaN or infinite voxels; the message names the file.
         FileExistsError: the folder holds a dataset and `overwrite` is false.
     """
-    from isgseg.data.patches import PatchSettings, write_dataset
+    from isgseg.data.dataset import write_dataset
+    from isgseg.data.patches import PatchSettings
     from isgseg.normalization import Normalization
 
     output = Path(cfg.output_dir)

@@ -1,12 +1,10 @@
-"""Labelled volumes to a COCO patch dataset on disk."""
+"""Labelled volumes to slice patches with COCO annotations."""
 
 from __future__ import annotations
 
-import hashlib
 import json
-import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +15,8 @@ from pycocotools import mask as coco_mask
 from scipy import ndimage as ndi
 
 from isgseg.data.polygons import encode
-from isgseg.normalization import Grey, Normalization
-from isgseg.volume import Volume, read_labels, read_volume, stem
+from isgseg.normalization import Grey
 
-log = logging.getLogger(__name__)
 AXES = {"z": 0, "y": 1, "x": 2}
 
 
@@ -200,164 +196,3 @@ def cut_volume(
         for i in np.linspace(0, len(cells) - 1, wanted).round().astype(int):
             file_name, patch, kept = cells[i]
             split.add(patch, kept, file_name)
-
-
-def load_pair(image: Path, labels: Path) -> tuple[Volume, Volume]:
-    """Reads a volume and its labels.
-
-    Raises:
-        ValueError: their shapes differ.
-    """
-    volume, truth = read_volume(image), read_labels(labels)
-    if volume.data.shape != truth.data.shape:
-        raise ValueError(
-            f"{labels} has shape {truth.data.shape}, but its volume {image} has "
-            f"{volume.data.shape}; both must be the same (z, y, x)"
-        )
-    return volume, truth
-
-
-def write_dataset(
-    pairs: Sequence[tuple[Path, Path]],
-    val: Sequence[str],
-    output: Path,
-    settings: PatchSettings,
-    normalization: Normalization,
-) -> dict[str, Any]:
-    """Writes `train/`, `val/` and `dataset.yaml`'s content.
-
-    Args:
-        pairs: volume and label files.
-        val: stems of the volumes whose patches go to `val/`; the others go to `train/`.
-        output: an existing folder.
-        settings: how to cut.
-        normalization: voxels to grey.
-
-    Returns:
-        What `dataset.yaml` says: voxel size (nm), normalization, patches, volumes with their
-        SHA-256 and split, and size statistics of the objects.
-
-    Raises:
-        ValueError: a volume in both splits, an empty split, voxel sizes or shapes that differ.
-    """
-    splits = {name: Split(output / name) for name in ("train", "val")}
-    for split in splits.values():
-        (split.folder / "images").mkdir(parents=True)
-    sources = describe_sources(pairs, val)
-    sizes: list[tuple[float, ...]] = []
-    for (image, label_file), source in zip(pairs, sources, strict=True):
-        volume, truth = load_pair(image, label_file)
-        grey = normalization.fit(volume.data, str(image))
-        log.info("Cutting %s %s into %s", image.name, volume.data.shape, source["split"])
-        split = splits[source["split"]]
-        cut_volume(
-            split,
-            stem(image),
-            volume.data,
-            truth.data,
-            grey,
-            settings,
-            all_empty=source["split"] == "val",
-        )
-        source |= {"shape": list(volume.data.shape), "grey": asdict(grey)}
-        if volume.voxel_size is not None:
-            sizes.append(tuple(round(side, 3) for side in volume.voxel_size))
-    voxel_size = common_voxel_size(sizes)
-    for name, split in splits.items():
-        if not split.annotations:
-            raise ValueError(
-                f"the {name} split has no object: its label volumes are all background"
-            )
-        split.save()
-        if split.too_small:
-            log.warning(
-                "%s: left out %d sections of fewer than patches.min_pixels=%d pixels",
-                name,
-                split.too_small,
-                settings.min_pixels,
-            )
-        if split.empty_left_out:
-            log.info(
-                "%s: left out %d patches without objects, so that patches.empty_share=%g",
-                name,
-                split.empty_left_out,
-                settings.empty_share,
-            )
-    return {
-        "voxel_size": voxel_size,
-        "context": settings.context,
-        "normalization": asdict(normalization),
-        "patches": {**asdict(settings), "axes": list(settings.axes)},
-        "volumes": sources,
-        "objects": {name: statistics(split) for name, split in splits.items()},
-    }
-
-
-def describe_sources(
-    pairs: Sequence[tuple[Path, Path]], val: Sequence[str]
-) -> list[dict[str, Any]]:
-    """Which split each volume is in, with its SHA-256.
-
-    Raises:
-        ValueError: a split stays empty, a stem of `val` names no volume, or two volumes share a
-            name or a content.
-    """
-    stems = [stem(image) for image, _ in pairs]
-    missing = sorted(set(val) - set(stems))
-    if missing:
-        raise ValueError(f"val={missing} names no volume; the volumes are {stems}")
-    if not val or set(val) == set(stems):
-        raise ValueError(
-            f"val={list(val)} leaves the {'train' if val else 'val'} split empty; name some, not "
-            f"all, of {stems}"
-        )
-    sources: list[dict[str, Any]] = []
-    for name, (image, labels) in zip(stems, pairs, strict=True):
-        digest = hashlib.sha256(image.read_bytes()).hexdigest()
-        split = "val" if name in val else "train"
-        for other in sources:
-            if other["sha256"] == digest or other["name"] == name:
-                raise ValueError(
-                    f"{image} and {other['file']} are the same volume (split {split} and "
-                    f"{other['split']}); name each volume once"
-                )
-        sources.append(
-            {
-                "name": name,
-                "split": split,
-                "file": str(image),
-                "labels": str(labels),
-                "sha256": digest,
-            }
-        )
-    return sources
-
-
-def common_voxel_size(sizes: Sequence[tuple[float, ...]]) -> list[float] | None:
-    """The median voxel size of the volumes, nm, or None where no file says it.
-
-    Raises:
-        ValueError: they differ by more than half: the network sees granules at one scale.
-    """
-    if not sizes:
-        return None
-    ratio = float((np.max(sizes, axis=0) / np.min(sizes, axis=0)).max())
-    if ratio > 1.5:
-        raise ValueError(
-            f"voxel sizes differ by a factor of {ratio:.2f}: {sorted(set(sizes))} nm (z, y, x); "
-            "resample the volumes to one size first"
-        )
-    return [float(side) for side in np.median(sizes, axis=0)]
-
-
-def statistics(split: Split) -> dict[str, Any]:
-    """How many patches and objects, and the percentiles of the objects' tight side in pixels."""
-    sides = [float(np.sqrt(a["bbox"][2] * a["bbox"][3])) for a in split.annotations]
-    images = {annotation["image_id"] for annotation in split.annotations}
-    percentiles = np.percentile(sides, [5, 25, 50, 75, 95]).round(2).tolist()
-    return {
-        "patches": len(split.images),
-        "empty_patches": len(split.images) - len(images),
-        "objects": len(split.annotations),
-        "side_px_percentiles_5_25_50_75_95": percentiles,
-    }

@@ -20,31 +20,32 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.ndimage import distance_transform_edt, find_objects, grey_dilation
+from scipy.ndimage import grey_dilation
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components, min_weight_full_bipartite_matching
-from skimage import measure
 
-Labels = npt.NDArray[Any]
-Table = npt.NDArray[np.void]
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
-Bools = npt.NDArray[np.bool_]
-
-# What is known of a piece (8-connected) of a section; of a section too, but for ``piece``.
-PIECE = np.dtype(
-    [(name, np.int64) for name in ("z", "piece", "label", "area")]
-    + [(name, np.float64) for name in ("y", "x", "score")]
+from isgseg.instances.gaps import fill_gap
+from isgseg.instances.runs import Runs, find_chains
+from isgseg.instances.sections import (
+    PIECE,
+    Bools,
+    Floats,
+    Ints,
+    Labels,
+    Table,
+    count_pairs,
+    find_bodies,
+    find_pieces,
+    join_sections,
+    measure_pieces,
+    merge_pairs,
+    sums,
 )
-# A run of sections may be a granule by itself from this height over width on (a ball has 1, half of
-# it .5) and from this many slices on, as it has to rise and fall.
-WHOLE_HEIGHT = 0.6
-WHOLE_SLICES = 3
-# The waist where a section is missing. It is judged by where the areas beside it point to, and
-# those of one ball never point below 1.
-BRIDGED_WAIST = 0.9
+
 # What a weak link counts in the assignment: less than any strong one.
 WEAK = 0.05
+# How many candidate links the assignment takes at a time, if they fall into groups.
+BLOCK = 1000
 
 
 @dataclass(frozen=True)
@@ -120,13 +121,13 @@ class Linking:
         window: deque[Ints] = deque(maxlen=reach)
         ends = np.searchsorted(self.bridges[:, 2], np.arange(len(labels) + 1))
         for z, numbers in enumerate(self.numbers):
-            window.append(_pieces(labels[z]))
+            window.append(find_pieces(labels[z]))
             if window[-1].max(initial=0) != len(numbers) - 1:
                 raise ValueError(f"slice {z} of labels is not the slice that was linked")
             out[z] = numbers[window[-1]]
             for start, before, _, after in self.bridges[ends[z] : ends[z + 1]].tolist():
                 between = [window[i - z - 1] for i in range(start, z + 1)]
-                _fill(out[start + 1 : z], between, before, after, int(numbers[after]))
+                fill_gap(out[start + 1 : z], between, before, after, int(numbers[after]))
         return out
 
 
@@ -211,13 +212,13 @@ class SliceLinker:
             raise ValueError(f"labels are not negative, slice {len(self._pieces)} has some")
         if self._seen and self._seen[-1][1].shape != labels.shape:
             raise ValueError(f"a slice of {labels.shape} after slices of {self._seen[-1][1].shape}")
-        pieces = _pieces(labels)
-        table = _measure(len(self._pieces), pieces, labels, scores)
+        pieces = find_pieces(labels)
+        table = measure_pieces(len(self._pieces), pieces, labels, scores)
         grown = pieces.copy()
         if self._seen:
             grown[pieces == 0] = grey_dilation(pieces, size=(3, 3))[pieces == 0]
         for steps, (first, seen) in enumerate(reversed(self._seen), start=1):
-            pairs = _count_pairs(seen, pieces, grown if steps == 1 else pieces)
+            pairs = count_pairs(seen, pieces, grown if steps == 1 else pieces)
             pairs[:, :2] += [first - 1, self._count - 1]
             self._pairs.append(pairs)
             seen[pieces > 0] = 0
@@ -234,21 +235,28 @@ class SliceLinker:
         """
         pieces = np.concatenate([np.zeros(0, PIECE), *self._pieces])
         pairs = np.concatenate([np.zeros((0, 4), np.int64), *self._pairs])
-        sections, section = _sections(pieces)
-        after, neck, weak = self._match(sections, _merged(pairs, section))
-        runs = _Runs(self, sections, neck, len(self._pieces))
-        chain = _chains(runs, after, weak)
+        sections, section = join_sections(pieces)
+        after, neck, weak = self._match(sections, merge_pairs(pairs, section))
+        runs = Runs(
+            sections,
+            neck,
+            len(self._pieces),
+            voxel_size=self.voxel_size,
+            waist=self.waist,
+            max_length=self.max_length,
+        )
+        chain = find_chains(runs, after, weak)
         # A body hangs together by touching pieces, and over a missing section by the fill, which
         # is where both ends overlap.
         a, b = pairs[:, 0], pairs[:, 1]
         gaps = pieces["z"][b] - pieces["z"][a] - 1
         linked = after[section[a]] == section[b]
         joined = (chain[section[a]] == chain[section[b]]) & ((gaps == 0) | linked)
-        body = _bodies(pieces, a[joined], b[joined], chain[section])
+        body = find_bodies(pieces, a[joined], b[joined], chain[section])
         bridged = joined & (gaps > 0) & (body[a] >= 0)
         a, b, gaps = a[bridged], b[bridged], gaps[bridged]
         filled = (pieces["area"][a] + pieces["area"][b]) / 2 * gaps
-        size = _sums(np.r_[body, body[a]], np.r_[pieces["area"], filled])
+        size = sums(np.r_[body, body[a]], np.r_[pieces["area"], filled])
         diameter = np.cbrt(6 / np.pi * size * np.prod(self.voxel_size))
         keep = diameter >= self.min_diameter
         number = np.r_[np.cumsum(keep) * keep, 0][body]  # body -1 takes the 0 at the end
@@ -346,209 +354,26 @@ def link_slices(
     return linking.apply(labels, out=np.empty(labels.shape, linking.dtype))
 
 
-class _Runs:
-    """Judges runs of sections by their shape; a run is an array of section indices, in order of z.
-
-    Args:
-        settings: voxel size, waist and the greatest length.
-        sections: (S,) of ``PIECE``.
-        neck: (S,) the area in which each meets the next, pixels.
-        depth: slices of the volume.
-    """
-
-    def __init__(self, settings: SliceLinker, sections: Table, neck: Floats, depth: int) -> None:
-        self.thickness, dy, dx = settings.voxel_size
-        self.max_length = settings.max_length
-        self.waist = settings.waist
-        self.last = depth - 1
-        self.z = sections["z"]
-        self.area = sections["area"]
-        self.width = 2 * np.sqrt(self.area * dy * dx / np.pi)
-        self.neck = 2 * np.sqrt(neck * dy * dx / np.pi)
-
-    def height(self, run: Ints) -> float:
-        return float(self.z[run[-1]] - self.z[run[0]] + 1) * self.thickness
-
-    def whole(self, run: Ints) -> bool:
-        """May it be a granule by itself? Who can tell of one that leaves the volume: yes."""
-        if self.z[run[0]] == 0 or self.z[run[-1]] == self.last:
-            return True
-        least = max(WHOLE_HEIGHT * self.width[run].max(), WHOLE_SLICES * self.thickness)
-        return bool(self.height(run) >= least)
-
-    def joinable(self, run: Ints, following: Ints) -> bool:
-        """Runs that barely touch: two granules if both are whole, otherwise one, drawn askew."""
-        fits = self.height(np.r_[run, following]) <= self.max_length
-        return fits and not (self.whole(run) and self.whole(following))
-
-    def cut(self, run: Ints) -> list[Ints]:
-        """Cut where two granules meet, and what is longer than a granule can be."""
-        todo, done = [run], []
-        while todo:
-            run = todo.pop()
-            place = self._place(run)
-            if place is None:
-                done.append(run)
-            else:
-                todo += [run[place:], run[:place]]
-        return done
-
-    def _place(self, run: Ints) -> int | None:
-        """Before which section of the run to cut; None: nowhere."""
-        if len(run) < 2:
-            return None
-        thin = self._thinness(run)
-        # Of equally thin places that beside the least sections, then that nearest the middle, so
-        # that a volume upside down is cut alike.
-        beside = self.width[run[:-1]] + self.width[run[1:]]
-        before = np.cumsum(self.area[run])
-        order = np.lexsort((abs(2 * before[:-1] - before[-1]), beside, thin.round(6)))
-        for i in order.tolist():
-            if thin[i] >= 1:
-                break
-            if self.whole(run[: i + 1]) and self.whole(run[i + 1 :]):
-                return i + 1
-        return int(order[0]) + 1 if self.height(run) > self.max_length else None
-
-    def _thinness(self, run: Ints) -> Floats:
-        """(links,) the width at each link over the lesser of the greatest widths on either side.
-
-        In units of the waist: it is one below 1.
-        """
-        width, z, area = self.width[run], self.z[run], self.area[run]
-        left = np.maximum.accumulate(width)[:-1]
-        right = np.maximum.accumulate(width[::-1])[::-1][1:]
-        peak = np.minimum(left, right)
-        thin: Floats = self.neck[run[:-1]] / peak / max(self.waist, 1e-9)
-        for i in np.flatnonzero(np.diff(z) > 1).tolist() if self.waist else []:
-            # Halfway across the gap, from the slopes of the area on either side: that of one ball
-            # does not fall towards it from both.
-            half = (z[i + 1] - z[i]) / 2
-            inside = float(area[i] + area[i + 1])
-            if i > 0:
-                inside += half * (area[i] - area[i - 1]) / (z[i] - z[i - 1])
-            if i + 2 < len(run):
-                inside += half * (area[i + 1] - area[i + 2]) / (z[i + 2] - z[i + 1])
-            across = width[i] * np.sqrt(max(inside, 0) / 2 / area[i])
-            thin[i] = min(thin[i], across / peak[i] / BRIDGED_WAIST)
-        return thin
-
-
-def _chains(runs: _Runs, after: Ints, weak: Bools) -> Ints:
-    """(S,) the chain each section is in: cut at waists, fragments joined across weak links."""
-    first = np.ones(len(after), np.bool_)
-    first[after[after >= 0]] = False
-    chain = np.full(len(after), -1)
-    count = 0
-    for start in np.flatnonzero(first).tolist():
-        done: list[Ints] = []
-        run = [start]
-        while run[-1] >= 0:
-            following = int(after[run[-1]])
-            if following >= 0 and not weak[run[-1]]:
-                run.append(following)
-                continue
-            parts = runs.cut(np.array(run))
-            if done and runs.joinable(done[-1], parts[0]):
-                parts[0] = np.r_[done.pop(), parts[0]]
-            done += parts
-            run = [following]
-        for part in done:
-            chain[part] = count
-            count += 1
-    return chain
-
-
-def _pieces(labels: Labels) -> Ints:
-    """(y, x) the 8-connected pieces of the sections, numbered from 1 in raster order."""
-    return np.asarray(measure.label(labels.astype(np.int64), connectivity=2), np.int64)
-
-
-def _measure(z: int, pieces: Ints, labels: Labels, scores: npt.ArrayLike | None) -> Table:
-    """(P,) of ``PIECE``: what is known of the pieces of slice ``z``."""
-    where = np.flatnonzero(pieces)
-    of = pieces.ravel()[where] - 1
-    table = np.zeros(of.max(initial=-1) + 1, PIECE)
-    table["z"], table["piece"], table["score"] = z, np.arange(1, len(table) + 1), 1
-    table["label"][of] = labels.ravel()[where]
-    table["area"] = np.bincount(of, minlength=len(table))
-    for name, position in zip("yx", np.divmod(where, pieces.shape[1]), strict=True):
-        table[name] = np.bincount(of, position, len(table)) / table["area"]
-    if scores is not None:
-        given = np.asarray(scores, np.float64)
-        if table["label"].max(initial=0) > len(given):
-            raise ValueError(f"slice {z} has label {table['label'].max()}, but {len(given)} scores")
-        table["score"] = given[table["label"] - 1]
-    return table
-
-
-def _count_pairs(seen: Ints, pieces: Ints, grown: Ints) -> Ints:
-    """(E, 4) piece of ``seen``, piece of ``pieces``, pixels they share, pixels shared if grown."""
-    where = np.flatnonzero((seen > 0) & (grown > 0))
-    base = int(grown.max(initial=0)) + 1
-    keys, inverse, contact = np.unique(
-        seen.ravel()[where] * base + grown.ravel()[where], return_inverse=True, return_counts=True
-    )
-    overlap = np.bincount(inverse[pieces.ravel()[where] > 0], minlength=len(keys))
-    return np.column_stack([keys // base, keys % base, overlap, contact])
-
-
-def _sums(groups: Ints, values: Floats) -> Floats:
-    """(groups,) the sum of the values in each group; group -1 is left out."""
-    return np.bincount(groups[groups >= 0], values[groups >= 0]).astype(np.float64)
-
-
-def _sections(pieces: Table) -> tuple[Table, Ints]:
-    """The sections, their area and centroid over all pieces; and (P,) the section of each piece."""
-    names = np.column_stack([pieces["z"], pieces["label"]])
-    _, first, inverse = np.unique(names, axis=0, return_index=True, return_inverse=True)
-    section = inverse.ravel()
-    sections = pieces[first]
-    sections["area"] = np.bincount(section, pieces["area"], len(first))
-    for name in "yx":
-        moment = np.bincount(section, pieces[name] * pieces["area"], len(first))
-        sections[name] = moment / sections["area"]
-    return sections, section
-
-
-def _merged(pairs: Ints, section: Ints) -> Ints:
-    """(E, 4) pairs of pieces as pairs of sections, overlap and contact summed."""
-    ends, inverse = np.unique(section[pairs[:, :2]], axis=0, return_inverse=True)
-    sums = [np.bincount(inverse.ravel(), pairs[:, i], len(ends)) for i in (2, 3)]
-    return np.column_stack([ends, *sums]).astype(np.int64)
-
-
 def _assign(a: Ints, b: Ints, value: Floats, count: int) -> Ints:
     """(count,) for each ``a`` its ``b`` or -1, each used once, of the greatest sum of values."""
-    every = np.arange(count)
-    if not count:
-        return every
-    # Sparse (LAPJVsp). Each may also stay alone; the solver wants a full matching, no cost of 0.
-    cost = np.r_[2 - value, np.full(count, 2.0)]
-    table = coo_array((cost, (np.r_[a, every], np.r_[b, count + every])), (count, 2 * count))
-    chosen = np.asarray(min_weight_full_bipartite_matching(table.tocsr())[1], np.int64)
-    return np.where(chosen < count, chosen, -1)
-
-
-def _bodies(pieces: Table, a: Ints, b: Ints, chain: Ints) -> Ints:
-    """(P,) the connected body of each piece, in order of first appearance; -1 for specks.
-
-    A mask may be in pieces. One that touches nothing else of its chain, in one slice only, is a
-    speck and no granule; through several slices it is an instance of its own.
-    """
-    count = len(pieces)
-    graph = coo_array((np.ones(len(a)), (a, b)), (count, count))
-    body = connected_components(graph, directed=False)[1].astype(np.int64)
-    area = np.bincount(body, pieces["area"])
-    slices = np.bincount(np.unique(np.column_stack([body, pieces["z"]]), axis=0)[:, 0])
-    owner = np.zeros(len(area), np.int64)
-    owner[body] = chain
-    order = np.lexsort((-area, owner))
-    largest = order[np.unique(owner[order], return_index=True)[1]]
-    kept = slices > 1
-    kept[largest] = True
-    # connected_components numbers by first appearance, and that order stays.
-    return np.where(kept, np.cumsum(kept) - 1, -1)[body]
+    after = np.full(count, -1)
+    graph = coo_array((np.ones(len(a)), (a, count + b)), (2 * count, 2 * count))
+    group = connected_components(graph, directed=False)[1][a]
+    order = np.argsort(group, kind="stable")
+    # The solver's time grows with the square of the rows: some hundred whole groups at a time.
+    begins = np.flatnonzero(np.diff(group[order], prepend=-1))
+    cuts = begins[np.searchsorted(begins, np.arange(BLOCK, begins.max(initial=0) + 1, BLOCK))]
+    for pairs in np.split(order, np.unique(cuts)) if len(a) else []:
+        rows, i = np.unique(a[pairs], return_inverse=True)
+        columns, j = np.unique(b[pairs], return_inverse=True)
+        # Each may also stay alone; the solver wants a full matching and no cost of 0.
+        every = np.arange(len(rows))
+        cost = np.r_[2 - value[pairs], np.full(len(rows), 2.0)]
+        place = np.r_[i, every], np.r_[j, len(columns) + every]
+        table = coo_array((cost, place), (len(rows), len(columns) + len(rows)))
+        chosen = min_weight_full_bipartite_matching(table.tocsr())[1]
+        after[rows] = np.r_[columns, np.full(len(rows), -1)][chosen]
+    return after
 
 
 def _describe(number: Ints, pieces: Table, section: Ints, diameter: Floats) -> Instances:
@@ -563,40 +388,3 @@ def _describe(number: Ints, pieces: Table, section: Ints, diameter: Floats) -> I
     np.maximum.at(last, of, z)
     score = np.bincount(of, pieces["score"][rows], count) / sections
     return Instances(score, sections, first, last, diameter)
-
-
-def _fill(out: Labels, window: Sequence[Ints], before: int, after: int, number: int) -> None:
-    """Write ``number`` into the slices between two sections: shape-based interpolation.
-
-    The shape is where the average of their signed distances is positive (Raya and Udupa 1990);
-    where both overlap it always is, so the fill joins them. Only background is written, and only
-    where nothing but these two is above and below, so that fills do not compete.
-
-    Args:
-        out: (gap, y, x), the slices between.
-        window: gap + 2 slices (y, x) of pieces, from that of ``before`` to that of ``after``.
-        before: the piece in the first of them.
-        after: the piece in the last of them.
-        number: what to write.
-    """
-    boxes = [find_objects(w, n)[n - 1] for w, n in ((window[0], before), (window[-1], after))]
-    y, x = (
-        slice(min(p.start for p in pair), max(p.stop for p in pair))
-        for pair in zip(*boxes, strict=True)
-    )
-    ends = [(window[0][y, x], before), (window[-1][y, x], after)]
-    free = np.logical_and.reduce(
-        [(w == 0) | (w == n) for w, n in ends] + [w[y, x] == 0 for w in window[1:-1]]
-    )
-    below, above = (_signed_distance(w == n) for w, n in ends)
-    for i, plane in enumerate(out, start=1):
-        share = i / (len(window) - 1)
-        part = plane[y, x]
-        part[free & ((1 - share) * below + share * above > 0) & (part == 0)] = number
-
-
-def _signed_distance(mask: Bools) -> Floats:
-    """(y, x) pixels to the border of the mask, positive inside; outside the array is background."""
-    padded = np.pad(mask, 1)
-    distance = distance_transform_edt(padded) - distance_transform_edt(~padded)
-    return np.asarray(distance[1:-1, 1:-1], np.float64)

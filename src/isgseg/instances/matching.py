@@ -323,7 +323,7 @@ def _count_pairs(predicted: Labels, truth: Labels) -> tuple[npt.NDArray[np.uint6
 
 
 def _assign(p: Ints, t: Ints, iou: Floats) -> Ints:
-    """Indices of the candidate pairs to keep: each p and t once, most pairs first, then most IoU."""
+    """Indices of the pairs to keep: each p and t once, most pairs first, then most IoU."""
     if not len(p):
         return np.zeros(0, np.int64)
     rows, columns = p.max() + 1, t.max() + 1
