@@ -81,9 +81,7 @@ def test_agrees_with_scikit_image(dtype: str) -> None:
         **{f"bbox-{i}": name for i, name in enumerate(("z0", "y0", "x0", "z1", "y1", "x1"))},
     }
     properties = ("label", "area", "intensity_mean", "centroid", "bbox")
-    expected: dict[str, Any] = regionprops_table(
-        labels, volume, properties=properties
-    )
+    expected: dict[str, Any] = regionprops_table(labels, volume, properties=properties)
     table = granule_table(labels, volume)
     for theirs, ours in names.items():
         np.testing.assert_allclose(table[ours], expected[theirs], rtol=1e-5, err_msg=ours)
