@@ -12,6 +12,7 @@ from lightning import Callback, Trainer
 from lightning.pytorch.callbacks import EarlyStopping
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from isgseg.model.checkpoint import load_module
 from isgseg.train import train
 
 EXPERIMENTS = sorted(path.stem for path in (ROOT / "conf" / "experiment").glob("*.yaml"))
@@ -48,7 +49,7 @@ def load(path: Path) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def defaults(coco_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The output of the default recipe, 20 epochs, on a tiny network."""
+    """The output of the documented recipe, 20 epochs, on a tiny network."""
     from hydra import compose, initialize_config_dir
 
     from isgseg.config import CONFIG_DIR
@@ -58,7 +59,10 @@ def defaults(coco_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         cfg = compose(
             "train",
             [
-                *TINY_NETWORK,
+                "experiment=documented",
+                "model.network.backbone=resnet18",
+                "model.network.anchor_ratios=[1.0]",
+                *TINY_NETWORK[1:],
                 *TINY_RUN,
                 f"data.root={coco_root}",
                 f"paths.output_dir={folder}",
@@ -83,6 +87,12 @@ def test_the_files_are_best_final_and_every_fifth_epoch(defaults: Path) -> None:
     final = load(defaults / "checkpoints" / "isg_mask_rcnn_final.pth")["state_dict"]
     last = load(defaults / "checkpoints" / "isg_mask_rcnn_ep20.pth")["state_dict"]
     assert all(torch.equal(value, last[name]) for name, value in final.items())
+
+
+def test_each_file_predicts(defaults: Path) -> None:
+    for path in (defaults / "checkpoints").iterdir():
+        found = load_module(path)([torch.rand(3, 64, 64)])[0]
+        assert found["masks"].shape[1:] == (1, 28, 28)
 
 
 def scalars(folder: Path, tag: str) -> list[tuple[int, float]]:

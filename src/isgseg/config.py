@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 import os
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
@@ -47,3 +48,9 @@ def friendly_errors(command: Callable[[DictConfig], Result]) -> Callable[[DictCo
             raise SystemExit(1) from None
 
     return wrapped
+
+
+def quiet_lightning() -> None:
+    """Keeps Lightning from printing what the log prints too, and what users cannot mend."""
+    logging.getLogger("lightning").handlers.clear()
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*deprecated")  # lightning's own use of it

@@ -9,7 +9,7 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig
 
-from isgseg.config import CONFIG_DIR, friendly_errors
+from isgseg.config import CONFIG_DIR, friendly_errors, quiet_lightning
 
 log = logging.getLogger(__name__)
 ROWS = (("map", "mAP@[.50:.95]"), ("map_50", "mAP@.50"), ("map_75", "mAP@.75"), ("mar", "recall"))
@@ -34,7 +34,7 @@ def evaluate(cfg: DictConfig) -> dict[str, float]:
     from isgseg.model.checkpoint import load_module
     from isgseg.volume import replacing
 
-    logging.getLogger("lightning").handlers.clear()  # it would print what this log prints
+    quiet_lightning()
     module = load_module(cfg.ckpt_path)
     data = cfg.data
     loader = evaluation_loader(data.root, data.split, data.batch_size, data.num_workers)

@@ -9,7 +9,7 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig
 
-from isgseg.config import CONFIG_DIR, friendly_errors
+from isgseg.config import CONFIG_DIR, friendly_errors, quiet_lightning
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ def train(cfg: DictConfig) -> float | None:
     from isgseg.hardware import pick_device, pick_precision
     from isgseg.model.checkpoint import initialize, read_checkpoint
 
-    logging.getLogger("lightning").handlers.clear()  # it would print what this log prints
+    quiet_lightning()
     lightning.seed_everything(cfg.seed, workers=True, verbose=False)
     datamodule = instantiate(cfg.data)
     datamodule.setup("fit")  # bad data ends here, before anything is built
