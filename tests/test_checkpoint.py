@@ -82,8 +82,9 @@ def test_truncated_checkpoints_are_named(trained: Path, tmp_path: Path) -> None:
 
 def test_initial_weights_come_from_our_own_files(trained: Path) -> None:
     torch.manual_seed(5)
-    source = load_module(trained / "isg_mask_rcnn_best.pth").network.state_dict()
-    network = build_mask_rcnn(**{**TINY, "num_classes": 4})
+    module = load_module(trained / "isg_mask_rcnn_best.pth")
+    source = module.network.state_dict()
+    network = build_mask_rcnn(**{**module.hparams["network"], "num_classes": 4})
     initialize(network, str(trained / "isg_mask_rcnn_best.pth"))
     own = network.state_dict()
     same = {name for name in own if own[name].shape == source[name].shape}

@@ -247,17 +247,29 @@ def torchvision_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-def test_a_file_of_plain_torchvision_predicts_as_torchvision_does(
+def test_a_file_of_plain_torchvision_computes_as_torchvision_does(
     torchvision_file: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     theirs = maskrcnn_resnet50_fpn(weights=None, weights_backbone=None, num_classes=2).eval()
     theirs.load_state_dict(torch.load(torchvision_file, weights_only=True))
     picture = torch.rand(3, 64, 64, generator=torch.Generator().manual_seed(1))
+    ours = load_module(torchvision_file).network
+    rois = [torch.tensor([[10.0, 20, 300, 400], [50, 60, 90, 110]])]
+
+    def answers(network: Any) -> list[torch.Tensor]:
+        """What every part says; which detections survive hangs on the last digit of a score."""
+        images, _ = network.transform([picture])
+        features = network.backbone(images.tensors)
+        heads = network.roi_heads
+        box = heads.box_head(heads.box_roi_pool(features, rois, images.image_sizes))
+        mask = heads.mask_head(heads.mask_roi_pool(features, rois, images.image_sizes))
+        objectness, deltas = network.rpn.head(list(features.values()))
+        parts = [*objectness, *deltas, *heads.box_predictor(box), heads.mask_predictor(mask)]
+        return [images.tensors, *parts]
+
     with torch.inference_mode():
-        expected = theirs([picture])[0]
-        found = load_module(torchvision_file)([picture])[0]
-    assert torch.allclose(found["boxes"], expected["boxes"], atol=1e-3)
-    assert torch.allclose(found["scores"], expected["scores"], atol=1e-5)
+        for found, expected in zip(answers(ours), answers(theirs), strict=True):
+            assert torch.allclose(found, expected, rtol=1e-3, atol=1e-4 * float(expected.std()))
     segmenter = Segmenter(device="cpu")
     segmenter.load_model(torchvision_file)
     labels = segmenter.predict(np.random.default_rng(0).random((1, 64, 64)), **PLAIN)
