@@ -10,9 +10,10 @@ import pytest
 from conftest import Compose, balls, save_pair
 from omegaconf import OmegaConf
 from PIL import Image
+from pycocotools import mask as coco_mask
 
 from isgseg.data.coco import CocoInstances
-from isgseg.data.patches import drop_small, starts
+from isgseg.data.patches import annotate, drop_small, starts
 from isgseg.prepare import prepare
 from isgseg.volume import write_volume
 
@@ -114,6 +115,16 @@ def test_small_sections_are_counted() -> None:
     kept, small = drop_small(labels, 2)
     assert small == 2
     assert kept.tolist() == [[1, 1, 0], [0, 0, 0]]
+
+
+def test_an_object_with_a_hole_keeps_its_place_and_its_hole() -> None:
+    labels = np.zeros((20, 30), np.int32)
+    labels[4:9, 7:12] = 1
+    labels[6, 9] = 0
+    annotation = annotate(labels, 1, np.s_[4:9, 7:12])
+    assert annotation["bbox"] == [7, 4, 5, 5]
+    assert annotation["area"] == 24
+    assert np.array_equal(coco_mask.decode(annotation["segmentation"]), labels)
 
 
 def bad_shape(cells: Path) -> None:

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
-from pycocotools import mask as coco_mask
 from scipy import ndimage as ndi
 
 from isgseg.data.polygons import encode
@@ -97,8 +96,7 @@ def annotate(labels: npt.NDArray[Any], number: int, window: tuple[slice, slice])
             for polygon in segmentation
         ]
     else:
-        rle = coco_mask.encode(np.asfortranarray(labels == number, dtype=np.uint8))
-        segmentation = {"size": list(labels.shape), "counts": rle["counts"].decode("ascii")}
+        segmentation = encode(labels == number)
     width, height = columns.stop - columns.start, rows.stop - rows.start
     return {
         "category_id": 1,
