@@ -98,6 +98,7 @@ def test_torchvision_preset_is_torchvisions_network(config: Compose) -> None:
         ({"backbone": "vgg"}, "choose one of resnet18"),
         ({"norm": "layer"}, "choose one of batch, group, frozen"),
         ({"anchor_sizes": [[8]]}, "1 levels for 2 stages"),
+        ({"anchor_sizes": [[8], [16, 20]]}, r"\[1, 2\] sizes on its levels"),
     ],
 )
 def test_bad_numbers_are_named(change: dict[str, Any], message: str) -> None:

@@ -15,7 +15,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from isgseg.model.checkpoint import load_module
 from isgseg.train import train
 
-EXPERIMENTS = sorted(path.stem for path in (ROOT / "conf" / "experiment").glob("*.yaml"))
+EXPERIMENTS = sorted(
+    path.stem for path in (ROOT / "conf" / "experiment").glob("*.yaml") if path.stem != "finetune"
+)  # finetune wants a checkpoint, and has a test of its own
 AVERAGE = [
     "+callbacks.average._target_=lightning.pytorch.callbacks.EMAWeightAveraging",
     "+callbacks.average.decay=0.9",
@@ -259,3 +261,44 @@ def test_sweeps_run_from_the_command_line(coco_root: Path, tmp_path: Path) -> No
     jobs = sorted(tmp_path.glob("train/multirun/*/[01]"))
     assert [job.name for job in jobs] == ["0", "1"]
     assert "model.lr=0.01" in (jobs[1] / ".hydra" / "overrides.yaml").read_text()
+
+
+def test_finetuning_goes_on_with_the_network_of_the_checkpoint(
+    config: Compose, coco_root: Path, tmp_path: Path
+) -> None:
+    run(config, coco_root, tmp_path / "first", "trainer.max_epochs=1")
+    first = tmp_path / "first" / "checkpoints" / "isg_mask_rcnn_final.pth"
+    train(
+        config(
+            "train",
+            "experiment=finetune",
+            *TINY_RUN,
+            f"model.weights={first}",
+            "model.lr=0",
+            f"data.root={coco_root}",
+            f"paths.output_dir={tmp_path / 'second'}",
+            "trainer.max_epochs=1",
+        )
+    )
+    second = load(tmp_path / "second" / "checkpoints" / "isg_mask_rcnn_final.pth")
+    assert second["hyper_parameters"]["network"] == load(first)["hyper_parameters"]["network"]
+    before, after = load(first)["model"], second["model"]
+    learnt = [name for name in before if name.endswith((".weight", ".bias"))]  # no running means
+    assert all(torch.equal(after[name], before[name]) for name in learnt)
+
+
+def test_finetuning_wants_a_checkpoint_that_says_how_its_network_is_built(
+    config: Compose, coco_root: Path, tmp_path: Path
+) -> None:
+    plain = tmp_path / "plain.pth"
+    torch.save({"weight": torch.zeros(1)}, plain)
+    for weights, message in ((plain, "does not say how"), ("null", "which is null too")):
+        with pytest.raises(ValueError, match=message):
+            train(
+                config(
+                    "train",
+                    "experiment=finetune",
+                    f"model.weights={weights}",
+                    f"data.root={coco_root}",
+                )
+            )

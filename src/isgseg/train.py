@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import shutil
 from pathlib import Path
+from typing import Any
 
 import hydra
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from isgseg.config import CONFIG_DIR, friendly_errors, quiet_lightning
 
@@ -36,7 +37,7 @@ def train(cfg: DictConfig) -> float | None:
     lightning.seed_everything(cfg.seed, workers=True, verbose=False)
     datamodule = instantiate(cfg.data)
     datamodule.setup("fit")  # bad data ends here, before anything is built
-    module = instantiate(cfg.model, facts=datamodule.facts())
+    module = instantiate(cfg.model, network=network_settings(cfg), facts=datamodule.facts())
     if cfg.ckpt_path:
         read_checkpoint(cfg.ckpt_path)  # a clear error for a wrong file
     elif cfg.model.weights:
@@ -54,6 +55,24 @@ def train(cfg: DictConfig) -> float | None:
         install(Path(cfg.paths.output_dir) / "checkpoints" / "isg_mask_rcnn_final.pth")
     log.info("%s = %s; files in %s", cfg.optimized_metric, metric, cfg.paths.output_dir)
     return None if metric is None else float(metric)
+
+
+def network_settings(cfg: DictConfig) -> dict[str, Any]:
+    """How to build the network: `model.network`, or where that is null, as in `model.weights`.
+
+    Raises:
+        ValueError: both are null, or `model.weights` is no checkpoint of isgseg-train.
+    """
+    from isgseg.model.checkpoint import network_of
+
+    if cfg.model.network is not None:
+        return OmegaConf.to_object(cfg.model.network)  # type: ignore[return-value]
+    if not cfg.model.weights:
+        raise ValueError(
+            "model.network is null, that is, as in model.weights, which is null too; set "
+            "model.weights to a checkpoint of isgseg-train"
+        )
+    return network_of(cfg.model.weights)
 
 
 def install(final: Path) -> None:

@@ -110,6 +110,22 @@ def state_dict(content: dict[str, Any], path: str | Path) -> State:
     return content
 
 
+def network_of(path: str | Path) -> dict[str, Any]:
+    """The settings of the network in a checkpoint of isgseg-train, as `build_mask_rcnn` takes them.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is not a checkpoint of isgseg-train.
+    """
+    network = (read_checkpoint(path).get("hyper_parameters") or {}).get("network")
+    if not isinstance(network, dict):
+        raise ValueError(
+            f"{path} does not say how its network is built, as a checkpoint of isgseg-train does; "
+            "choose model=torchvision, or another of conf/model, and keep model.network"
+        )
+    return network
+
+
 def initialize(network: nn.Module, weights: str) -> None:
     """Copies initial weights into a network, layer by layer where name and shape agree.
 

@@ -59,7 +59,8 @@ def build_mask_rcnn(
 
     Args:
         backbone: a torchvision ResNet.
-        stages: the ResNet stages whose features feed the pyramid; later ones are not built.
+        stages: the ResNet stages whose features feed the pyramid; later ones are not built. Stage 0
+            is the stem before its pooling, with half the stride of stage 1.
         fpn_channels: width of the pyramid.
         norm: `batch`, `group` or `frozen`, in the backbone.
         num_classes: classes with the background.
@@ -89,6 +90,12 @@ def build_mask_rcnn(
         raise ValueError(
             f"network.anchor_sizes has {len(anchor_sizes)} levels for {len(stages)} stages; give "
             "one list for each stage, and at most one more"
+        )
+    counts = [len(level) for level in anchor_sizes]
+    if len(set(counts)) > 1:
+        raise ValueError(
+            f"network.anchor_sizes has {counts} sizes on its levels; all levels share one head and "
+            "need the same number"
         )
     sizes = tuple(tuple(size * (scale or 1) for size in level) for level in anchor_sizes)
     anchors = AnchorGenerator(sizes, (tuple(anchor_ratios),) * len(sizes))
@@ -128,8 +135,9 @@ def _pyramid(
 ) -> BackboneWithFPN:
     """The ResNet up to its last stage in use, with the feature pyramid on it."""
     body = getattr(resnet, backbone)(weights=None, norm_layer=norm)
-    widths = [body.inplanes // 2 ** (4 - stage) for stage in stages]
-    layers = {f"layer{stage}": str(level) for level, stage in enumerate(stages)}
+    widths = [body.inplanes // 2 ** (4 - stage) if stage else 64 for stage in stages]
+    names = ("relu", "layer1", "layer2", "layer3", "layer4")
+    layers = {names[stage]: str(level) for level, stage in enumerate(stages)}
     extra = None if pooled else _NoExtraLevel()  # torchvision adds a pooled level for None
     return BackboneWithFPN(body, layers, widths, channels, extra)
 
