@@ -5,10 +5,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
-from conftest import Compose
+from conftest import Array, Compose, balls, save_pair
 
 from isgseg.evaluate import evaluate, table
+from isgseg.predict import predict
+from isgseg.volume import write_volume
 
 NAMES = {
     f"{kind}_{name}"
@@ -85,3 +89,189 @@ def test_the_console_script_scores(trained: Path, coco_root: Path, tmp_path: Pat
     )
     assert "mAP@.50" in run.stdout + run.stderr
     assert set(json.loads((tmp_path / "metrics.json").read_text())) == NAMES
+
+
+SIZE = (30.0, 30.0, 30.0)
+SCENE = (20, 60, 60)
+
+
+def boxes(*corners: tuple[tuple[int, int, int], tuple[int, int, int]]) -> Array:
+    """A label volume of boxes, each given by its first voxel and its shape, (z, y, x)."""
+    labels = np.zeros(SCENE, np.uint16)
+    for number, ((z, y, x), (d, h, w)) in enumerate(corners, start=1):
+        labels[z : z + d, y : y + h, x : x + w] = number
+    return labels
+
+
+CUBE = (8, 8, 8)
+TRUTH = boxes(
+    ((6, 4, 4), CUBE),  # found
+    ((6, 4, 24), CUBE),  # found, 2 voxels aside: IoU .6
+    ((6, 4, 44), CUBE),  # split
+    ((6, 24, 4), CUBE),  # merged with the next
+    ((6, 24, 12), CUBE),
+    ((6, 24, 44), CUBE),  # missed
+)
+PREDICTED = boxes(
+    ((6, 4, 4), CUBE),
+    ((6, 4, 26), CUBE),
+    ((6, 4, 44), (8, 8, 3)),
+    ((6, 4, 49), (8, 8, 3)),
+    ((6, 24, 4), (9, 8, 16)),
+    ((6, 44, 4), (4, 4, 4)),  # spurious
+)
+
+
+@pytest.fixture
+def scene(tmp_path: Path) -> list[str]:
+    """A volume with truth and prediction of which all scores are known."""
+    grey = np.random.default_rng(0).normal(1, 0.1, SCENE) + (TRUTH > 0)
+    save_pair(tmp_path, "scene", grey.astype(np.float32), TRUTH)
+    write_volume(tmp_path / "made.tif", PREDICTED, None)
+    return [
+        f"volumes={tmp_path / 'scene.mrc'}",
+        f"labels={tmp_path / 'scene_labels.mrc'}",
+        f"predicted={tmp_path / 'made.tif'}",
+    ]
+
+
+def test_label_volumes_that_are_there_already_have_known_scores(
+    scene: list[str], config: Compose, tmp_path: Path
+) -> None:
+    scores = evaluate(config("evaluate", *scene, "diameters=[200]"))
+    (numbers,) = scores["volumes"].values()
+    assert numbers == scores["pooled"]
+    by_diameter, f1_at = numbers.pop("by_diameter"), numbers.pop("f1_at")
+    assert numbers == pytest.approx(
+        {
+            **{"true": 6, "predicted": 6, "tp": 2, "fp": 4, "fn": 4, "splits": 1, "merges": 1},
+            **{"precision": 1 / 3, "recall": 1 / 3, "f1": 1 / 3, "rq": 1 / 3},
+            **{"sq": 0.8, "pq": 0.8 / 3, "count_error": 0, "count_error_relative": 0},
+            "mean_average_precision": (3 * 4 / 8 + 3 / 9 + 2 * 2 / 10 + 3 * 1 / 11) / 9,
+        }
+    )
+    assert list(f1_at) == ["0.1", "0.2", "0.3", "0.4", "0.5", "0.6", "0.7", "0.8", "0.9"]
+    assert list(f1_at.values()) == pytest.approx([4 / 6] * 3 + [3 / 6] + [2 / 6] * 2 + [1 / 6] * 3)
+    counts = {"truth": 0, "missed": 0, "predicted": 1, "spurious": 1}
+    assert by_diameter[0] == {"from_nm": 0, "to_nm": 200, **counts}
+    assert by_diameter[1] == {
+        **{"from_nm": 200, "to_nm": None},
+        **{"truth": 6, "missed": 4, "predicted": 5, "spurious": 3},
+    }
+    assert json.loads((tmp_path / "evaluate" / "metrics.json").read_text()) == evaluate(
+        config("evaluate", *scene, "diameters=[200]")
+    )
+
+
+def test_every_instance_of_both_sides_has_its_fate(
+    scene: list[str], config: Compose, tmp_path: Path
+) -> None:
+    evaluate(config("evaluate", *scene))
+    table = pd.read_csv(tmp_path / "evaluate" / "instances.csv")
+    assert (table["file"] == str(tmp_path / "scene.mrc")).all()
+    truth, predicted = (table[table["side"] == side] for side in ("truth", "predicted"))
+    assert truth["label"].tolist() == predicted["label"].tolist() == [1, 2, 3, 4, 5, 6]
+    assert truth["fate"].tolist() == [*["matched"] * 2, "split", *["merged"] * 2, "missed"]
+    assert predicted["fate"].tolist() == [
+        *["matched"] * 2,
+        *["split"] * 2,
+        *["merged", "spurious"],
+    ]
+    assert truth["iou"].tolist() == pytest.approx([1, 0.6, 0, 0, 0, 0])
+    missed = truth.iloc[-1]
+    assert missed[["centroid_z", "centroid_y", "centroid_x"]].tolist() == [9.5, 27.5, 47.5]
+    assert missed["equivalent_diameter_nm"] == pytest.approx(30 * (512 * 6 / np.pi) ** (1 / 3))
+    assert (tmp_path / "evaluate" / "failures.png").is_file()
+
+
+def test_several_volumes_are_scored_each_and_together(
+    scene: list[str], config: Compose, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "more").mkdir()
+    for name, labels in (("", TRUTH), ("_labels", TRUTH), ("_made", TRUTH)):
+        write_volume(tmp_path / "more" / f"scene{name}.mrc", labels, SIZE)
+    more = [
+        f"volumes=[{tmp_path}/scene.mrc,{tmp_path}/more/scene.mrc]",
+        f"labels={tmp_path}/**/scene_labels.mrc",
+        f"predicted=[{tmp_path}/made.tif,{tmp_path}/more/scene_made.mrc]",
+    ]
+    with caplog.at_level("INFO"):
+        scores = evaluate(config("evaluate", *more))
+    assert sorted(part["f1"] for part in scores["volumes"].values()) == [pytest.approx(1 / 3), 1]
+    assert scores["pooled"]["tp"] == 8
+    assert scores["pooled"]["f1"] == pytest.approx(8 / 12)
+    lines = caplog.text.splitlines()
+    assert sum(line.startswith("scene.mrc") for line in lines) == 2
+    (row,) = (line.split() for line in lines if line.startswith("all "))
+    assert row[:6] == ["all", "12", "12", "0.667", "0.667", "0.667"]
+
+
+def test_a_perfect_prediction_has_no_failure_to_show(
+    scene: list[str], config: Compose, tmp_path: Path
+) -> None:
+    perfect = [*scene[:2], f"predicted={tmp_path / 'scene_labels.mrc'}"]
+    scores = evaluate(config("evaluate", *perfect))["pooled"]
+    assert scores["f1"] == scores["pq"] == scores["mean_average_precision"] == 1
+    assert not (tmp_path / "evaluate" / "failures.png").exists()
+
+
+def test_without_a_voxel_size_there_are_no_nanometres(
+    scene: list[str], config: Compose, tmp_path: Path
+) -> None:
+    for name, labels in (("bare", TRUTH), ("bare_labels", TRUTH)):
+        write_volume(tmp_path / f"{name}.npy", labels, None)
+    bare = [f"volumes={tmp_path}/bare.npy", f"labels={tmp_path}/bare_labels.npy"]
+    scores = evaluate(config("evaluate", *bare, scene[2]))
+    assert scores["pooled"]["by_diameter"] is None
+    assert scores["pooled"]["f1"] == pytest.approx(1 / 3)
+
+
+def test_what_cannot_be_scored_is_refused(
+    scene: list[str], config: Compose, trained: Path, tmp_path: Path
+) -> None:
+    volumes, labels, predicted = scene
+    checkpoint = f"ckpt_path={trained / 'isg_mask_rcnn_final.pth'}"
+    for overrides, message in (
+        ([], r"data\.root=.* or volumes=.* must be given"),
+        (["data.root=x"], "ckpt_path=.* must be given"),
+        ([volumes, checkpoint], "labels=.* must be given"),
+        ([predicted], "volumes=.* and labels=.* must be given"),
+        ([volumes, labels], "ckpt_path=.* and predicted=.* must be given"),
+        ([*scene, checkpoint], "one of ckpt_path=.* and predicted="),
+        ([*scene, "diameters=[200,100]"], "diameters=.*rise"),
+        ([*scene[:2], f"predicted=[{tmp_path}/made.tif,{tmp_path}/scene.mrc]"], "label files"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            evaluate(config("evaluate", *overrides))
+    write_volume(tmp_path / "other.mrc", TRUTH[1:], SIZE)
+    with pytest.raises(ValueError, match=r"other\.mrc has shape \(19, 60, 60\)"):
+        evaluate(config("evaluate", volumes, labels, f"predicted={tmp_path / 'other.mrc'}"))
+    assert not (tmp_path / "evaluate").exists()
+
+
+def test_a_checkpoint_is_scored_by_what_predict_writes(
+    trained: Path, coco_root: Path, config: Compose, tmp_path: Path
+) -> None:
+    data, truth = balls(7, 30)
+    data[:, :, :8] += 0.6
+    image, label_file = save_pair(tmp_path, "cell", data * 100, truth)
+    shared = [
+        f"ckpt_path={trained / 'isg_mask_rcnn_final.pth'}",
+        f"volumes={image}",
+        "normalization={method:window,low:0,high:255}",
+        "labelling.min_overlap=0.3",
+        "precision=32-true",
+        "progress=false",
+        "device=cpu",
+    ]
+    for threshold in (0.5, 0.99):
+        options = [*shared, f"threshold={threshold}"]
+        (made,) = predict(config("predict", *options, "overwrite=true"))
+        direct = evaluate(config("evaluate", *options, f"labels={label_file}"))
+        again = [f"volumes={image}", f"labels={label_file}", f"predicted={made}"]
+        assert direct == evaluate(config("evaluate", *again))
+        if threshold == 0.5:
+            assert direct["pooled"]["f1"] > 0.8
+    both = evaluate(config("evaluate", *options, f"labels={label_file}", f"data.root={coco_root}"))
+    assert set(both) == NAMES | {"volumes", "pooled"}
+    assert both["pooled"] == direct["pooled"]

@@ -1,7 +1,8 @@
-"""Callbacks: `.pth` checkpoints that count epochs from 1, and pictures for TensorBoard."""
+"""Callbacks: `.pth` checkpoints that count epochs from 1, pictures for TensorBoard, a 3D score."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import lightning
@@ -11,6 +12,10 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from torch import Tensor
 
 from isgseg.data.datamodule import Batch
+from isgseg.data.dataset import load_pair
+from isgseg.instances.matching import match_instances
+from isgseg.labelling import Labelling, labels_of
+from isgseg.model.module import MaskRCNNModule
 
 
 class PthCheckpoint(ModelCheckpoint):
@@ -67,3 +72,55 @@ class PredictionPictures(Callback):
             if writer is not None:
                 name = f"val/patch_{int(target['image_id'])}"
                 writer(name, image, trainer.global_step, dataformats="HWC")
+
+
+class VolumeScore(Callback):
+    """Logs `val/f1_3d`: F1 at IoU .5 of the granules of one volume, as `isgseg-evaluate` scores it.
+
+    It is part of the last validation batch: there `EMAWeightAveraging` has the averaged weights in
+    the network wherever it stands in the list of callbacks, and the score is in time for early
+    stopping and checkpoints.
+
+    Args:
+        volume: a file, which had better be small: it is labelled at every validation.
+        labels: its truth.
+        threshold: detections with a lower score are left out.
+        labelling: keywords of `Labelling`.
+    """
+
+    def __init__(
+        self, volume: str, labels: str, threshold: float, labelling: dict[str, Any]
+    ) -> None:
+        self.name, self.threshold = Path(volume).name, threshold
+        self.labelling = Labelling(**labelling)
+        self.volume, self.truth = load_pair(Path(volume), Path(labels))
+
+    def on_validation_batch_end(
+        self,
+        trainer: lightning.Trainer,
+        pl_module: lightning.LightningModule,
+        outputs: Any,
+        batch: Batch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Scores the volume after the last batch."""
+        if trainer.sanity_checking or batch_idx + 1 < trainer.num_val_batches[dataloader_idx]:
+            return
+        assert isinstance(pl_module, MaskRCNNModule)
+        heads = pl_module.network.roi_heads
+        threshold = heads.score_thresh
+        try:
+            found = labels_of(
+                pl_module,
+                self.volume,
+                self.threshold,
+                self.labelling,
+                precision=str(trainer.precision),
+                progress=False,
+                name=self.name,
+            )
+        finally:
+            heads.score_thresh = threshold  # the COCO scores count weaker detections too
+        f1 = match_instances(found, self.truth.data).f1
+        pl_module.log("val/f1_3d", f1, batch_size=1, prog_bar=True)

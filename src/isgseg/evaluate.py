@@ -1,10 +1,11 @@
-"""isgseg-evaluate: COCO scores of a checkpoint on a split."""
+"""isgseg-evaluate: COCO scores of a checkpoint on a split, and 3D scores of whole volumes."""
 
 from __future__ import annotations
 
 import json
 import logging
 from pathlib import Path
+from typing import Any
 
 import hydra
 from omegaconf import DictConfig
@@ -15,25 +16,57 @@ log = logging.getLogger(__name__)
 ROWS = (("map", "mAP@[.50:.95]"), ("map_50", "mAP@.50"), ("map_75", "mAP@.75"), ("mar", "recall"))
 
 
-def evaluate(cfg: DictConfig) -> dict[str, float]:
-    """Scores a checkpoint, prints a table and writes `metrics.json`.
+def evaluate(cfg: DictConfig) -> dict[str, Any]:
+    """Scores a split (`data.root`), whole volumes (`volumes`) or both; writes `metrics.json`.
 
     Args:
         cfg: `conf/evaluate.yaml`.
 
     Returns:
+        The scores by name: see `evaluate_split`, and `scoring.evaluate_volumes`.
+
+    Raises:
+        ValueError: a file that is no checkpoint, a bad dataset or volume, or nothing to score.
+    """
+    from isgseg.volume import replacing
+
+    volumes = cfg.volumes or cfg.labels or cfg.predicted
+    if not (cfg.data.root or volumes):
+        raise ValueError(
+            "data.root=... (scores of a split) or volumes=... and labels=... (scores of whole "
+            "volumes) must be given"
+        )
+    scores: dict[str, Any] = {}
+    if volumes:
+        from isgseg.scoring import evaluate_volumes
+
+        scores |= evaluate_volumes(cfg)
+    if cfg.data.root:
+        scores |= evaluate_split(cfg)
+    path = Path(cfg.output_dir) / "metrics.json"
+    with replacing(path) as beside:
+        beside.write_text(json.dumps(scores, indent=2) + "\n")
+    log.info("Scores written to %s", path)
+    return scores
+
+
+def evaluate_split(cfg: DictConfig) -> dict[str, float]:
+    """Scores a checkpoint on the patches of a split and prints a table.
+
+    Returns:
         The scores by name; a score without any truth is -1, as COCO has it.
 
     Raises:
-        ValueError: a file that is no checkpoint, or a bad dataset.
+        ValueError: no checkpoint, a file that is none, or a bad dataset.
     """
     import lightning
 
     from isgseg.data.datamodule import dataset_facts, evaluation_loader
     from isgseg.hardware import pick_device, pick_precision
     from isgseg.model.checkpoint import load_module
-    from isgseg.volume import replacing
 
+    if not cfg.ckpt_path:
+        raise ValueError("ckpt_path=... must be given to score data.root")
     quiet_lightning()
     module = load_module(cfg.ckpt_path)
     data = cfg.data
@@ -59,12 +92,7 @@ def evaluate(cfg: DictConfig) -> dict[str, float]:
         enable_progress_bar=cfg.progress,
     )
     scores = dict(trainer.test(module, dataloaders=loader, verbose=False)[0])
-    path = Path(cfg.output_dir) / "metrics.json"
-    with replacing(path) as beside:
-        beside.write_text(json.dumps(scores, indent=2) + "\n")
-    log.info(
-        "%s on %s/%s:\n%s\nWritten to %s", cfg.ckpt_path, data.root, data.split, table(scores), path
-    )
+    log.info("%s on %s/%s:\n%s", cfg.ckpt_path, data.root, data.split, table(scores))
     return scores
 
 

@@ -19,7 +19,7 @@ from isgseg.instances.linking import SliceLinker
 from isgseg.instances.slices import label_slice
 from isgseg.model.module import MaskRCNNModule
 from isgseg.normalization import Grey, Normalization
-from isgseg.volume import label_dtype
+from isgseg.volume import Volume, label_dtype
 
 log = logging.getLogger(__name__)
 Labels = npt.NDArray[Any]
@@ -183,6 +183,29 @@ def label_volume(
     if labels.dtype != np.uint16:
         log.warning("%s: more than 65,535 granules, so that labels are %s", name, labels.dtype)
     return labels
+
+
+def labels_of(
+    module: MaskRCNNModule,
+    volume: Volume,
+    threshold: float,
+    labelling: Labelling,
+    precision: str,
+    progress: bool,
+    name: str,
+) -> Labels:
+    """The labels that `isgseg-predict` writes, for what scores them; see `label_volume`."""
+    return label_volume(
+        module,
+        volume.data,
+        grey_of(module, volume.data, name),
+        threshold=threshold,
+        labelling=labelling,
+        voxel_size=volume.voxel_size,
+        precision=precision,
+        progress=progress,
+        name=name,
+    )
 
 
 def number_all(sections: npt.NDArray[np.uint16], counts: list[int]) -> Labels:

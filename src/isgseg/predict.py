@@ -33,22 +33,14 @@ def predict(cfg: DictConfig) -> list[Path]:
             could not be labelled; the message names them.
         FileExistsError: a label file is there already and `overwrite` is false.
     """
-    from isgseg.hardware import pick_device
     from isgseg.labelling import Labelling
-    from isgseg.model.checkpoint import load_module
     from isgseg.volume import find_volumes
 
     if cfg.format not in ("tif", "mrc"):
         raise ValueError(f"format is '{cfg.format}'; choose tif or mrc")
     volumes = find_volumes(cfg.volumes)
     targets = label_files(volumes, Path(cfg.output_dir), cfg.format, cfg.overwrite)
-    module = load_module(cfg.ckpt_path)
-    if cfg.normalization is not None:
-        module.hparams["facts"] = {
-            **(module.hparams.get("facts") or {}),
-            "normalization": OmegaConf.to_object(cfg.normalization),
-        }
-    module.to(pick_device(cfg.device))
+    module = load_predictor(cfg)
     labelling = Labelling(**cfg.labelling)
     failed = {}
     for path, target in zip(volumes, targets, strict=True):
@@ -62,6 +54,24 @@ def predict(cfg: DictConfig) -> list[Path]:
             f"{len(failed)} of {len(volumes)} volumes were not labelled: {', '.join(failed)}"
         )
     return targets
+
+
+def load_predictor(cfg: DictConfig) -> MaskRCNNModule:
+    """The checkpoint's network on its device, with another normalization where one is asked for.
+
+    Raises:
+        ValueError: the file is no checkpoint.
+    """
+    from isgseg.hardware import pick_device
+    from isgseg.model.checkpoint import load_module
+
+    module = load_module(cfg.ckpt_path)
+    if cfg.normalization is not None:
+        module.hparams["facts"] = {
+            **(module.hparams.get("facts") or {}),
+            "normalization": OmegaConf.to_object(cfg.normalization),
+        }
+    return module.to(pick_device(cfg.device))
 
 
 def predict_file(

@@ -136,6 +136,11 @@ class Thresholds:
         """Mean over the thresholds of TP / (TP + FP + FN)."""
         return float(np.mean([m.average_precision for m in self.matchings]))
 
+    def at(self, iou: float) -> Matching:
+        """The matching at one of the thresholds."""
+        (found,) = (m for m in self.matchings if m.iou == iou)
+        return found
+
 
 @dataclass(frozen=True)
 class DiameterBins:

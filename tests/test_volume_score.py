@@ -1,0 +1,128 @@
+"""The callback that scores a volume during training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import TINY_NETWORK, TINY_RUN, Compose, balls, save_pair
+
+from isgseg.evaluate import evaluate
+from isgseg.train import train
+
+
+@pytest.fixture(scope="module")
+def cell(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    data, truth = balls(5, 30)
+    data[:, :, :8] += 0.6
+    return save_pair(tmp_path_factory.mktemp("cell"), "cell", data * 100, truth)
+
+
+@pytest.fixture
+def root(coco_root: Path, tmp_path: Path) -> Path:
+    """`coco_root` with the grey values that its pictures were made with."""
+    for split in ("train", "val"):
+        (tmp_path / "root").mkdir(exist_ok=True)
+        (tmp_path / "root" / split).symlink_to(coco_root / split)
+    facts = "normalization: {method: window, low: 0, high: 255}\ncontext: 0\n"
+    (tmp_path / "root" / "dataset.yaml").write_text(facts)
+    return tmp_path / "root"
+
+
+def run(config: Compose, root: Path, trained: Path, *overrides: str) -> float | None:
+    return train(
+        config(
+            "train",
+            *TINY_NETWORK,
+            *TINY_RUN,
+            *overrides,
+            f"data.root={root}",
+            f"model.weights={trained / 'isg_mask_rcnn_final.pth'}",
+            "trainer.check_val_every_n_epoch=1",
+            "logger=[]",
+            "~callbacks.learning_rate",
+        )
+    )
+
+
+def scored(cell: tuple[Path, Path]) -> list[str]:
+    return [
+        "callbacks=volume_score",
+        f"callbacks.volume_score.volume={cell[0]}",
+        f"callbacks.volume_score.labels={cell[1]}",
+    ]
+
+
+@pytest.mark.parametrize("threshold", [0.5, 0.999])
+def test_it_is_the_f1_that_evaluate_gives_the_averaged_weights_of_the_checkpoint(
+    config: Compose,
+    root: Path,
+    trained: Path,
+    cell: tuple[Path, Path],
+    tmp_path: Path,
+    threshold: float,
+) -> None:
+    f1 = run(
+        config,
+        root,
+        trained,
+        *scored(cell),
+        f"callbacks.volume_score.threshold={threshold}",
+        "optimized_metric=val/f1_3d",
+        "trainer.max_epochs=2",
+        # The steps ruin the weights, of which the average keeps the first.
+        *("model.lr=0.5", "model.warmup_steps=2", "trainer.gradient_clip_val=100"),
+        "+callbacks.average._target_=lightning.pytorch.callbacks.EMAWeightAveraging",
+        "+callbacks.average.decay=1.0",
+    )
+    for name in ("best", "final"):
+        scores = evaluate(
+            config(
+                "evaluate",
+                f"ckpt_path={tmp_path}/train/checkpoints/isg_mask_rcnn_{name}.pth",
+                f"volumes={cell[0]}",
+                f"labels={cell[1]}",
+                f"threshold={threshold}",
+                *("precision=32-true", "device=cpu", "progress=false"),
+            )
+        )
+        assert scores["pooled"]["f1"] == f1
+    assert f1 is not None
+    assert f1 > 0.5 if threshold == 0.5 else f1 < 1
+
+
+def test_the_scores_of_patches_stay_as_they_are(
+    config: Compose, root: Path, trained: Path, cell: tuple[Path, Path]
+) -> None:
+    short = ["trainer.max_epochs=2", "model.lr=0.0001"]
+    with_it = run(
+        config, root, trained, *scored(cell), "callbacks.volume_score.threshold=0.99", *short
+    )
+    assert with_it == run(config, root, trained, *short)
+
+
+def test_early_stopping_goes_by_it(
+    config: Compose, root: Path, trained: Path, cell: tuple[Path, Path], tmp_path: Path
+) -> None:
+    run(
+        config,
+        root,
+        trained,
+        *scored(cell),
+        "callbacks.volume_score.labelling.min_pixels=9999",  # nothing is ever found: F1 stays 0
+        "optimized_metric=val/f1_3d",
+        "callbacks.early_stopping.patience=1",
+        "trainer.max_epochs=9",
+    )
+    final = tmp_path / "train" / "checkpoints" / "isg_mask_rcnn_final.pth"
+    assert torch.load(final, weights_only=True)["epoch"] == 1
+
+
+def test_a_bad_volume_ends_training_before_it_starts(
+    config: Compose, root: Path, trained: Path, cell: tuple[Path, Path], tmp_path: Path
+) -> None:
+    from hydra.errors import InstantiationException
+
+    with pytest.raises(InstantiationException, match=r"none\.mrc: no such file"):
+        run(config, root, trained, *scored((tmp_path / "none.mrc", cell[1])))
