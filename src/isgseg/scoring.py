@@ -82,12 +82,10 @@ def evaluate_volumes(cfg: DictConfig) -> dict[str, Any]:
     folder = Path(cfg.output_dir)
     with replacing(folder / "instances.csv") as beside:
         pd.concat(tables).to_csv(beside, index=False, float_format="%.8g")
-    if failures:
-        failure_figure(failures, folder / "failures.png")
     log.info("Instances at IoU .5:\n%s", score_table(scores))
-    log.info(
-        "The fate of each is in %s, the largest failures in failures.png", folder / "instances.csv"
-    )
+    log.info("The fate of each is in %s", folder / "instances.csv")
+    if failures:
+        log.info("The largest failures: %s", failure_figure(failures, folder / "failures.png"))
     return scores
 
 

@@ -21,6 +21,7 @@ from isgseg.instances.matching import Matching
 from isgseg.volume import replacing
 
 _AROUND = 16  # voxels about the centre of a failure that are always in its picture
+_PIXELS = 160  # of a crop, shown on twice as many: outlines are two pixels wide
 
 
 @dataclass(frozen=True)
@@ -178,7 +179,7 @@ def _draw(axes: Axes, failure: Failure, plane: Any, centre: tuple[int, int], asp
     image = failure.volume[plane]
     height, width = image.shape
     axes.imshow(
-        overlay(image, truth, predicted),
+        overlay(image, truth, predicted, _PIXELS),
         extent=(-0.5, width - 0.5, height - 0.5, -0.5),
         aspect=aspect,
         interpolation="nearest",

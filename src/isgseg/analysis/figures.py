@@ -84,7 +84,7 @@ def granule_figure(
     return path
 
 
-def overlay(image: Array, target: Array, prediction: Array) -> RGB:
+def overlay(image: Array, target: Array, prediction: Array, pixels: int = _OVERLAY_PIXELS) -> RGB:
     """Outline true masks in green and predicted ones in magenta; where both agree it is white.
 
     Small pictures are enlarged by a whole factor so that the outlines hide little.
@@ -93,6 +93,7 @@ def overlay(image: Array, target: Array, prediction: Array) -> RGB:
         image: (H, W), grey values.
         target: (N, H, W), true masks; N may be 0.
         prediction: (M, H, W), predicted masks; M may be 0.
+        pixels: The least that the longer side has after enlargement.
 
     Returns:
         (H * factor, W * factor, 3).
@@ -103,7 +104,7 @@ def overlay(image: Array, target: Array, prediction: Array) -> RGB:
     for masks in (target, prediction):
         if masks.ndim != 3 or masks.shape[1:] != image.shape:
             raise ValueError(f"masks are {masks.shape}, expected (N, H, W) of image {image.shape}")
-    factor = max(1, math.ceil(_OVERLAY_PIXELS / max(image.shape)))
+    factor = max(1, math.ceil(pixels / max(image.shape)))
     low, high = contrast_limits(image, np.any(target, axis=0))
     grey = np.clip((image.astype(np.float32) - low) / (high - low), 0, 1) * 255
     picture = np.repeat(_enlarged(grey.astype(np.uint8), factor)[..., None], 3, axis=2)
