@@ -14,7 +14,8 @@ from conftest import balls, save_pair
 from isgseg.data.coco import CocoInstances
 from isgseg.data.dataset import write_dataset
 from isgseg.data.patches import PatchSettings
-from isgseg.labelling import Labelling, label_volume, number_all
+from isgseg.instances.slices import number_all
+from isgseg.labelling import Labelling, label_volume
 from isgseg.model.mask_rcnn import Transform
 from isgseg.model.metrics import coco_metric, read_scores
 from isgseg.normalization import Grey, Normalization
@@ -39,7 +40,7 @@ def label(*detections: dict[str, Any], labelling: Labelling = SLICES) -> Any:
             Grey("mode", 0, 1),
             labelling=labelling,
             progress=False,
-        )
+        ).labels
 
 
 @pytest.mark.parametrize("labelling", [SLICES, Labelling()], ids=["slices", "linked"])
@@ -64,7 +65,7 @@ def test_components_get_numbers_that_are_unique_over_all_slices() -> None:
 
 def test_numbers_do_not_wrap_past_65535() -> None:
     sections = np.tile(np.arange(1, 1001, dtype=np.uint16), (70, 1, 1))
-    labels = number_all(sections, [0] + [1000] * 70)
+    labels = number_all(sections, [1000] * 70)
     assert len(np.unique(labels)) == 70_000
 
 

@@ -107,8 +107,22 @@ def test_without_voxel_size_nm_stay_empty(caplog: pytest.LogCaptureFixture) -> N
         "volume_um3",
         "equivalent_diameter_nm",
         "mean_intensity",
+        "score",
+        "supporting_slices",
     ]
     assert table["equivalent_diameter_px"].notna().all()
+
+
+def test_what_is_known_of_labels_is_in_their_rows() -> None:
+    labels = np.array([[[3, 0, 1]]], np.uint16)
+    table = granule_table(
+        labels, score=np.array([0.1, 0.2, 0.3]), supporting_slices=np.array([4, 5, 6])
+    )
+    assert table["label"].tolist() == [1, 3]
+    assert table["score"].tolist() == [0.1, 0.3]
+    assert table["supporting_slices"].tolist() == [4, 6]
+    with pytest.raises(ValueError, match="label 3, but values of 2 granules"):
+        granule_table(labels, score=np.array([0.1, 0.2]))
 
 
 def test_no_granules_is_an_empty_table() -> None:

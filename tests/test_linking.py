@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -7,8 +8,9 @@ import numpy.typing as npt
 import pytest
 from scipy import ndimage
 
-from isgseg.instances.linking import Linking, SliceLinker, link_slices
+from isgseg.instances.linking import LinkSettings, SliceLinker, link_slices
 from isgseg.instances.matching import match_instances
+from isgseg.instances.numbering import Linking
 
 Labels = npt.NDArray[Any]
 CELL = 20  # voxels of room for one ball
@@ -77,8 +79,8 @@ def same_instances(a: Labels, b: Labels) -> bool:
     return all(len(np.unique(side)) == pairs.shape[1] for side in pairs)
 
 
-def stream(volume: Labels, **settings: Any) -> Linking:
-    linker = SliceLinker(**settings)
+def stream(volume: Labels, voxel_size: Sequence[float] | None = None, **settings: Any) -> Linking:
+    linker = SliceLinker(LinkSettings(**settings), voxel_size=voxel_size)
     for plane in volume:
         linker.add(plane)
     return linker.finish()
@@ -292,6 +294,39 @@ def test_min_diameter_is_in_nm_of_anisotropic_voxels() -> None:
     assert not dropped.apply(volume).any()
 
 
+def test_min_slices_drops_what_too_few_slices_support() -> None:
+    volume = np.zeros((9, 8, 24), np.uint8)
+    volume[1:8, 1:7, 1:7] = 1
+    volume[4, 1:7, 1:7] = 0  # bridged, and no support
+    volume[3:5, 1:7, 9:15] = 2
+    volume[6, 1:7, 17:23] = 3
+    for least, left in ((1, [1, 2, 3]), (2, [1, 2]), (6, [1]), (7, [])):
+        linking = stream(volume, min_slices=least)
+        assert linking.dropped == 3 - len(left)
+        linked = linking.apply(volume.copy())
+        assert np.unique(linked[linked > 0]).tolist() == left
+        assert np.array_equal(linked[3] > 0, np.isin(volume[3], left))
+        assert (linking.instances.sections >= least).all()
+
+
+def test_min_score_drops_instances_of_a_low_mean_score() -> None:
+    volume = np.zeros((4, 8, 16), np.uint8)
+    volume[:, 1:7, 1:7] = 1
+    volume[:, 1:7, 9:15] = 2
+
+    def linking(least: float) -> Linking:
+        linker = SliceLinker(LinkSettings(min_score=least))
+        for z, plane in enumerate(volume):
+            linker.add(plane, scores=[0.3 + 0.2 * z, 0.4])
+        return linker.finish()
+
+    assert len(linking(0.4).instances) == 2
+    high = linking(0.5)  # one section of .3 does not drag down a granule of .6
+    np.testing.assert_allclose(high.instances.score, [0.6])
+    assert high.dropped == 1
+    assert not high.apply(volume)[:, 1:7, 9:15].any()
+
+
 def test_dropping_leaves_no_holes_in_the_numbers() -> None:
     truth = balls(40, radius=(2.5, 6.5))
     linked = link_slices(truth, min_diameter=8)
@@ -355,11 +390,13 @@ def test_signed_labels_and_large_numbers() -> None:
         ({"max_distance": 0}, "max_distance"),
         ({"max_length": 0}, "max_length"),
         ({"min_diameter": -1}, "min_diameter"),
+        ({"min_slices": 0}, "min_slices"),
+        ({"min_score": 1.1}, "min_score"),
     ],
 )
 def test_settings_out_of_range(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        SliceLinker(**settings)
+        stream(np.zeros((1, 2, 2), np.uint8), **settings)
 
 
 def test_what_is_no_label_slice() -> None:

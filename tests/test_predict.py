@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any
 
 import mrcfile
 import numpy as np
+import pandas as pd
 import pytest
 import tifffile
 from conftest import Compose, balls, real_data
@@ -100,7 +102,7 @@ def test_the_threshold_decides_how_many(trained: Path, volume: np.ndarray[Any, A
     grey = grey_of(module, volume, "cell")
 
     def voxels(threshold: float, **settings: Any) -> int:
-        labels = label_volume(
+        granules = label_volume(
             module,
             volume,
             grey,
@@ -109,7 +111,7 @@ def test_the_threshold_decides_how_many(trained: Path, volume: np.ndarray[Any, A
             precision="32-true",
             progress=False,
         )
-        return int((labels > 0).sum())
+        return int((granules.labels > 0).sum())
 
     some = voxels(0.5)
     assert some > voxels(0.9999)
@@ -126,7 +128,7 @@ def test_a_bright_voxel_changes_no_granule_in_another_slice(
     bright = volume.copy()
     bright[0, 2, 2] = 1e6
     before, after = (
-        label_volume(module, data, grey_of(module, data, "cell"), progress=False)
+        label_volume(module, data, grey_of(module, data, "cell"), progress=False).labels
         for data in (volume, bright)
     )
     assert np.mean((before[1:] > 0) != (after[1:] > 0)) < 0.001
@@ -136,10 +138,50 @@ def test_existing_labels_are_not_overwritten(
     trained: Path, cell: Path, tmp_path: Path, config: Compose
 ) -> None:
     arguments = options(trained, cell, f"output_dir={tmp_path / 'labels'}")
-    predict(config("predict", *arguments))
-    with pytest.raises(FileExistsError, match="overwrite=true"):
+    (path,) = predict(config("predict", *arguments))
+    with pytest.raises(FileExistsError, match=r"cell_labels\.tif exists; set overwrite=true"):
+        predict(config("predict", *arguments))
+    path.unlink()
+    with pytest.raises(FileExistsError, match=r"cell_granules\.csv exists; set overwrite=true"):
         predict(config("predict", *arguments))
     predict(config("predict", *arguments, "overwrite=true"))
+
+
+@pytest.mark.parametrize("labelling", ["linked", "slices", "consensus"])
+def test_labels_and_table_agree(trained: Path, cell: Path, config: Compose, labelling: str) -> None:
+    arguments = options(trained, cell, f"labelling={labelling}", "labelling.min_votes=2")
+    (path,) = predict(config("predict", *arguments))
+    labels = read_labels(path).data
+    table = pd.read_csv(path.with_name("cell_granules.csv"))
+    numbers, voxels = np.unique(labels[labels > 0], return_counts=True)
+    assert len(numbers) > 0
+    assert table["label"].tolist() == numbers.tolist()
+    assert table["voxels"].tolist() == voxels.tolist()
+    assert table["score"].between(0.5, 1).all()
+    for row in table.to_dict("records"):
+        where = np.argwhere(labels == row["label"])
+        centroid = where.mean(0)
+        assert [row[f"centroid_{axis}"] for axis in "zyx"] == pytest.approx(centroid)
+        assert row["centroid_y_nm"] == pytest.approx(30 * centroid[1])
+        assert row["volume_nm3"] == pytest.approx(len(where) * 27_000)
+        edge = (where == 0) | (where == np.array(labels.shape) - 1)
+        assert row["touches_border"] == edge.any()
+    if labelling == "linked":
+        assert (table["supporting_slices"] <= table["slices"]).all()
+    if labelling == "slices":
+        assert (table["supporting_slices"] == 1).all()
+
+
+def test_what_linking_drops_is_told(
+    trained: Path, cell: Path, config: Compose, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    (path,) = predict(config("predict", *options(trained, cell, "labelling.min_slices=8")))
+    assert not read_labels(path).data.any()
+    assert len(pd.read_csv(path.with_name("cell_granules.csv"))) == 0
+    dropped = re.search(r"cell\.mrc: dropped (\d+) granules", caplog.text)
+    assert dropped
+    assert int(dropped[1]) >= 6
 
 
 def test_two_volumes_of_one_name_are_refused(
@@ -157,7 +199,7 @@ def test_a_bad_volume_does_not_keep_the_others_back(
     folder = tmp_path / "labels"
     with pytest.raises(ValueError, match=r"1 of 2 volumes were not labelled: bad\.mrc"):
         predict(config("predict", *options(trained, f"{tmp_path}/*.mrc", f"output_dir={folder}")))
-    assert [path.name for path in folder.iterdir()] == ["cell_labels.tif"]
+    assert {path.name for path in folder.iterdir()} == {"cell_labels.tif", "cell_granules.csv"}
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from omegaconf import OmegaConf
 from torchvision.models.detection import maskrcnn_resnet50_fpn
 
 import isgseg
-from isgseg.labelling import Labelling, number_all
+from isgseg.labelling import Labelling
 from isgseg.model.checkpoint import load_module
 from isgseg.segmenter import _SEGMENTERS, MODEL, find_model, installed_model, register_segmenter
 from isgseg.train import train
@@ -144,6 +144,8 @@ def test_keywords_are_the_keys_of_the_config(
         {"waist": 0.99},
         {"max_length": 2.0},
         {"min_diameter": 8.5},
+        {"min_slices": 4},
+        {"min_score": 0.87},
     ],
 )
 def test_each_labelling_key_changes_the_labels(override: dict[str, Any]) -> None:
@@ -180,20 +182,9 @@ def test_each_labelling_key_changes_the_labels(override: dict[str, Any]) -> None
                 Grey("mode", 0, 1),
                 labelling=Labelling(**settings),
                 progress=False,
-            )
+            ).labels
 
     assert not np.array_equal(label(), label(**override))
-
-
-def test_numbers_never_wrap() -> None:
-    sections = np.zeros((70, 1, 1000), np.uint16)
-    sections[:, 0, :] = np.arange(1, 1001)
-    labels = number_all(sections, [0] + [1000] * 70)
-    assert labels.dtype == np.uint32
-    assert np.array_equal(np.unique(labels), np.arange(1, 70_001))
-    few = number_all(sections[:2], [0, 1000, 1000])
-    assert few.dtype == np.uint16
-    assert few.max() == 2000
 
 
 def test_the_model_is_looked_for_in_the_documented_order(

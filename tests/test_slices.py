@@ -4,7 +4,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from isgseg.instances.slices import draw, label_slice, paste
+from isgseg.instances.slices import draw, join_touching, label_slice, number_all, paste
 
 SHAPE = (40, 50)
 Floats = npt.NDArray[np.float32]
@@ -98,3 +98,29 @@ def test_no_detection_is_an_empty_slice() -> None:
     assert labels.shape == SHAPE
     assert not labels.any()
     assert len(scores) == 0
+
+
+def test_touching_granules_join_with_the_best_score() -> None:
+    labels = np.zeros((6, 9), np.int32)
+    labels[1:3, 1:3] = 3
+    labels[3:5, 3:5] = 1  # by a corner
+    labels[1:3, 6:8] = 2
+    joined, scores = join_touching(labels, np.array([0.9, 0.6, 0.7], np.float32))
+    assert np.array_equal(joined > 0, labels > 0)
+    assert joined[1, 1] == joined[3, 3] != joined[1, 6]
+    assert scores[joined[1, 1] - 1] == pytest.approx(0.9)
+    assert scores[joined[1, 6] - 1] == pytest.approx(0.6)
+    nothing, none = join_touching(np.zeros((6, 9), np.int32), np.zeros(0, np.float32))
+    assert not nothing.any()
+    assert len(none) == 0
+
+
+def test_numbers_never_wrap() -> None:
+    sections = np.zeros((70, 1, 1000), np.uint16)
+    sections[:, 0, :] = np.arange(1, 1001)
+    labels = number_all(sections, [1000] * 70)
+    assert labels.dtype == np.uint32
+    assert np.array_equal(np.unique(labels), np.arange(1, 70_001))
+    few = number_all(sections[:2], [1000, 1000])
+    assert few.dtype == np.uint16
+    assert few.max() == 2000

@@ -29,8 +29,8 @@ def analyse(cfg: DictConfig) -> dict[str, Path]:
     """
     # Here, not above: `--help` need not wait for pandas and matplotlib.
     from isgseg.analysis.figures import granule_figure
-    from isgseg.analysis.granules import granule_table, summary
-    from isgseg.volume import read_labels, read_volume, replacing
+    from isgseg.analysis.granules import granule_table, summary, write_table
+    from isgseg.volume import read_labels, read_volume
 
     volume, labels = read_volume(cfg.volume), read_labels(cfg.labels)
     if volume.data.shape != labels.data.shape:
@@ -50,13 +50,12 @@ def analyse(cfg: DictConfig) -> dict[str, Path]:
         name=Path(cfg.volume).name,
     )
     table = granule_table(labels.data, volume.data, voxel_size)
-    with replacing(folder / "granules.csv") as scratch:
-        table.to_csv(scratch, index=False, float_format="%.8g")
+    path = write_table(folder / "granules.csv", table)
     for name, value in summary(table).items():
         log.info("%s: %.6g", name, value)
-    log.info("Table in %s", folder / "granules.csv")
+    log.info("Table in %s", path)
     log.info("Figure in %s", figure)
-    return {"table": folder / "granules.csv", "figure": figure}
+    return {"table": path, "figure": figure}
 
 
 def choose_voxel_size(

@@ -14,7 +14,7 @@ from torch import Tensor
 from isgseg.data.datamodule import Batch
 from isgseg.data.dataset import load_pair
 from isgseg.instances.matching import match_instances
-from isgseg.labelling import Labelling, labels_of
+from isgseg.labelling import Labelling, granules_of
 from isgseg.model.module import MaskRCNNModule
 
 
@@ -111,7 +111,7 @@ class VolumeScore(Callback):
         heads = pl_module.network.roi_heads
         threshold = heads.score_thresh
         try:
-            found = labels_of(
+            found = granules_of(
                 pl_module,
                 self.volume,
                 self.threshold,
@@ -119,7 +119,7 @@ class VolumeScore(Callback):
                 precision=str(trainer.precision),
                 progress=False,
                 name=self.name,
-            )
+            ).labels
         finally:
             heads.score_thresh = threshold  # the COCO scores count weaker detections too
         f1 = match_instances(found, self.truth.data).f1

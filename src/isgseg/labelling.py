@@ -3,46 +3,47 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from scipy import ndimage as ndi
 from tqdm import tqdm
 
 from isgseg.data.patches import picture_of
 from isgseg.hardware import autocast, pick_precision
-from isgseg.instances.linking import SliceLinker
-from isgseg.instances.slices import label_slice
+from isgseg.instances.consensus import merge_instances
+from isgseg.instances.linking import LinkSettings, SliceLinker
+from isgseg.instances.sections import Floats, Ints, Labels
+from isgseg.instances.slices import join_touching, label_slice, number_all
 from isgseg.model.module import MaskRCNNModule
 from isgseg.normalization import Grey, Normalization
-from isgseg.volume import Volume, label_dtype
+from isgseg.volume import Volume
 
 log = logging.getLogger(__name__)
-Labels = npt.NDArray[Any]
 
 
-@dataclass(frozen=True)
-class Labelling:
+@dataclass(frozen=True, kw_only=True)
+class Labelling(LinkSettings):
     """How detections become granules; `conf/labelling/` describes each key.
 
     Attributes:
         separate: each detection keeps its own mask; else the connected components of all masks of a
             slice are the granules.
         link: sections of neighbouring slices become one granule; else numbers are unique over all
-            slices, and all that follows `min_pixels` has no effect.
+            slices, and the settings of linking have no effect.
         mask_threshold: see `label_slice`, as the next two.
         max_overlap: see there.
         min_pixels: see there.
-        min_overlap: see `SliceLinker`, as all that follow.
-        max_distance: see there.
-        gap: see there.
-        waist: see there.
-        max_length: nm, or slices where the voxel size is not known; None is any.
-        min_diameter: nm, or voxels where the voxel size is not known.
+        axes: across which the volume is sliced, of z, y and x. With several, granules are what
+            they agree on, and `min_diameter` is asked of these.
+        min_votes: axes that must agree; see `merge_instances`, as the next.
+        min_iou: see there.
+
+    Raises:
+        ValueError: a setting is out of range, or slices of several axes are not linked.
     """
 
     separate: bool = True
@@ -50,12 +51,35 @@ class Labelling:
     mask_threshold: float = 0.5
     max_overlap: float = 0.5
     min_pixels: int = 1
-    min_overlap: float = 0.25
-    max_distance: float = 1.5
-    gap: int = 1
-    waist: float = 0.75
-    max_length: float | None = None
-    min_diameter: float = 0.0
+    axes: str = "z"
+    min_votes: int = 2
+    min_iou: float = 0.3
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.axes or len(set(self.axes)) < len(self.axes) or set(self.axes) - set("zyx"):
+            raise ValueError(f"axes must be some of z, y and x, such as zyx, not '{self.axes}'")
+        if len(self.axes) == 1:
+            return
+        if not self.link:
+            raise ValueError(f"link=false numbers slices, on which axes={self.axes} cannot agree")
+        if not 2 <= self.min_votes <= len(self.axes):
+            raise ValueError(f"min_votes must be 2 to {len(self.axes)}, not {self.min_votes}")
+
+
+@dataclass(frozen=True)
+class Granules:
+    """A labelled volume, and what is known of each granule: row `i` is of number `i + 1`.
+
+    Attributes:
+        labels: (z, y, x) uint16, uint32 beyond 65,535 granules: 0 is background, granules from 1.
+        score: (N,) mean score of its detections; with several axes the mean over these.
+        slices: (N,) in how many slices it was detected, summed over the axes.
+    """
+
+    labels: Labels
+    score: Floats
+    slices: Ints
 
 
 def grey_of(module: MaskRCNNModule, volume: npt.NDArray[Any], name: str) -> Grey:
@@ -130,8 +154,8 @@ def label_volume(
     precision: str = "auto",
     progress: bool = True,
     name: str = "",
-) -> Labels:
-    """Labels a volume slice by slice and links the slices.
+) -> Granules:
+    """Labels a volume slice by slice and links the slices; along several axes if asked to.
 
     One slice's detections are in memory at a time.
 
@@ -145,21 +169,65 @@ def label_volume(
         precision: see `isgseg.hardware.pick_precision`.
         progress: show a bar.
         name: stands before the bar.
-
-    Returns:
-        (z, y, x) uint16, uint32 beyond 65,535 granules: 0 is background, granules from 1.
     """
     labelling = labelling or Labelling()
-    linker = SliceLinker(
-        voxel_size=voxel_size,
-        min_overlap=labelling.min_overlap,
-        max_distance=labelling.max_distance,
-        gap=labelling.gap,
-        waist=labelling.waist,
-        max_length=labelling.max_length,
-        min_diameter=labelling.min_diameter,
-    )
-    counts = [0]
+    axes = labelling.axes
+    if axes != "z" and voxel_size is not None and max(voxel_size) > 1.25 * min(voxel_size):
+        log.warning(
+            "%s: voxels of %s nm are no cubes, so that slices along %s show granules distorted to "
+            "a network that learnt slices along z; resample the volume first",
+            name,
+            [round(side, 2) for side in voxel_size],
+            " and ".join(axes.replace("z", "")),
+        )
+    found = [
+        label_along(
+            axis,
+            module,
+            volume,
+            grey,
+            threshold=threshold,
+            labelling=labelling if len(axes) == 1 else replace(labelling, min_diameter=0.0),
+            voxel_size=voxel_size,
+            precision=precision,
+            progress=progress,
+            name=name if axes == "z" else f"{name} along {axis}".lstrip(),
+        )
+        for axis in axes
+    ]
+    granules = found[0]
+    if len(axes) > 1:
+        granules = find_consensus(found, labelling, voxel_size)
+        counts = ", ".join(f"{len(f.score)} along {a}" for f, a in zip(found, axes, strict=True))
+        log.info("%s: %d granules agreed on, of %s", name, len(granules.score), counts)
+    if granules.labels.dtype != np.uint16:
+        log.warning(
+            "%s: more than 65,535 granules, so that labels are %s", name, granules.labels.dtype
+        )
+    return granules
+
+
+def label_along(
+    axis: str,
+    module: MaskRCNNModule,
+    volume: npt.NDArray[Any],
+    grey: Grey,
+    *,
+    threshold: float,
+    labelling: Labelling,
+    voxel_size: tuple[float, float, float] | None,
+    precision: str,
+    progress: bool,
+    name: str,
+) -> Granules:
+    """Labels the slices across one axis and links them; `label_volume` tells of the arguments."""
+    first = "zyx".index(axis)
+    volume = np.moveaxis(volume, first, 0)
+    if voxel_size is not None:
+        across, *within = (voxel_size[first], *np.delete(voxel_size, first).tolist())
+        voxel_size = (across, within[0], within[1])
+    linker = SliceLinker(labelling, voxel_size=voxel_size)
+    kept: list[npt.NDArray[np.float32]] = []  # scores of each slice
     sections = np.zeros(volume.shape, np.uint16)  # numbers of a slice fit: they are detections
     slices = detect_slices(module, volume, grey, threshold, precision)
     bar = tqdm(slices, desc=name, total=len(volume), unit="slice", disable=not progress)
@@ -175,17 +243,29 @@ def label_volume(
             min_pixels=labelling.min_pixels,
         )
         if not labelling.separate:
-            section[:], _ = ndi.label(section, np.ones((3, 3)))
+            section[:], scores = join_touching(section, scores)
         if labelling.link:
-            linker.add(section, scores if labelling.separate else None)
-        counts.append(int(section.max()))
-    labels = linker.finish().apply(sections) if labelling.link else number_all(sections, counts)
-    if labels.dtype != np.uint16:
-        log.warning("%s: more than 65,535 granules, so that labels are %s", name, labels.dtype)
-    return labels
+            linker.add(section, scores)
+        kept.append(scores)
+    if not labelling.link:
+        labels = number_all(sections, [len(scores) for scores in kept])
+        score = np.concatenate(kept).astype(np.float64)
+        return Granules(np.moveaxis(labels, 0, first), score, np.ones(len(score), np.int64))
+    linking = linker.finish()
+    if linking.specks or linking.dropped:
+        log.info(
+            "%s: dropped %d granules (too small, in too few slices or of too low a score) and %d "
+            "specks (parts of masks in one slice that touch nothing of their granule)",
+            name,
+            linking.dropped,
+            linking.specks,
+        )
+    labels = linking.apply(sections)
+    instances = linking.instances
+    return Granules(np.moveaxis(labels, 0, first), instances.score, instances.sections)
 
 
-def labels_of(
+def granules_of(
     module: MaskRCNNModule,
     volume: Volume,
     threshold: float,
@@ -193,8 +273,8 @@ def labels_of(
     precision: str,
     progress: bool,
     name: str,
-) -> Labels:
-    """The labels that `isgseg-predict` writes, for what scores them; see `label_volume`."""
+) -> Granules:
+    """The granules of a volume as it was read, normalized as the network learnt it."""
     return label_volume(
         module,
         volume.data,
@@ -208,18 +288,20 @@ def labels_of(
     )
 
 
-def number_all(sections: npt.NDArray[np.uint16], counts: list[int]) -> Labels:
-    """Makes numbers unique over all slices.
-
-    Args:
-        sections: (z, y, x), numbered from 1 in each slice.
-        counts: 0, and the highest number of each slice.
-
-    Returns:
-        (z, y, x) of the smallest of uint16 and uint32 that holds all numbers.
-    """
-    offsets = np.cumsum(counts)
-    labels = sections.astype(label_dtype(int(offsets[-1])), copy=False)
-    for section, offset in zip(labels, offsets[:-1], strict=True):
-        section[section > 0] += offset.astype(labels.dtype)
-    return labels
+def find_consensus(
+    found: Sequence[Granules],
+    labelling: Labelling,
+    voxel_size: tuple[float, float, float] | None,
+) -> Granules:
+    """The granules that labellings along several axes agree on."""
+    ball = np.pi / 6 * labelling.min_diameter**3
+    labels, members = merge_instances(
+        [granules.labels for granules in found],
+        min_votes=labelling.min_votes,
+        min_iou=labelling.min_iou,
+        min_voxels=float(ball / np.prod(voxel_size if voxel_size is not None else 1.0)),
+    )
+    each = list(zip(found, members.T, strict=True))
+    score = sum(np.r_[0.0, granules.score][numbers] for granules, numbers in each)
+    slices = sum(np.r_[0, granules.slices][numbers] for granules, numbers in each)
+    return Granules(labels, score / (members > 0).sum(1), slices)

@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 
 def predict(cfg: DictConfig) -> list[Path]:
-    """Labels every volume and returns the label files.
+    """Labels every volume and returns the label files; a table of the granules lies beside each.
 
     A volume that cannot be read does not keep the others from being labelled; it is counted and
     named at the end.
@@ -31,7 +31,7 @@ def predict(cfg: DictConfig) -> list[Path]:
     Raises:
         ValueError: no checkpoint, an unknown format, two volumes of one name, or volumes that
             could not be labelled; the message names them.
-        FileExistsError: a label file is there already and `overwrite` is false.
+        FileExistsError: a label file or table is there already and `overwrite` is false.
     """
     from isgseg.labelling import Labelling
     from isgseg.volume import find_volumes
@@ -77,28 +77,33 @@ def load_predictor(cfg: DictConfig) -> MaskRCNNModule:
 def predict_file(
     module: MaskRCNNModule, path: Path, target: Path, labelling: Labelling, cfg: DictConfig
 ) -> None:
-    """Labels one file."""
-    from isgseg.labelling import grey_of, label_volume
+    """Labels one file and writes labels and table."""
+    from isgseg.analysis.granules import granule_table, write_table
+    from isgseg.labelling import granules_of
     from isgseg.volume import read_volume, write_volume
 
     volume = read_volume(path)
     warn_of_voxel_size(module, volume.voxel_size, path)
     start = time.perf_counter()
-    labels = label_volume(
-        module,
-        volume.data,
-        grey_of(module, volume.data, str(path)),
-        threshold=cfg.threshold,
-        labelling=labelling,
-        voxel_size=volume.voxel_size,
-        precision=cfg.precision,
-        progress=cfg.progress,
-        name=path.name,
+    granules = granules_of(
+        module, volume, cfg.threshold, labelling, cfg.precision, cfg.progress, path.name
     )
-    write_volume(target, labels, volume.voxel_size)
+    table = granule_table(
+        granules.labels,
+        volume.data,
+        volume.voxel_size,
+        score=granules.score,
+        supporting_slices=granules.slices,
+    )
+    write_volume(target, granules.labels, volume.voxel_size)
+    write_table(table_file(target), table)
     seconds = time.perf_counter() - start
-    count = int(labels.max(initial=0))
-    log.info("%s: %d granules in %.0f s, written to %s", path.name, count, seconds, target)
+    log.info("%s: %d granules in %.0f s, written to %s", path.name, len(table), seconds, target)
+
+
+def table_file(target: Path) -> Path:
+    """Where the table of a label file goes: `<stem>_granules.csv` beside `<stem>_labels.tif`."""
+    return target.with_name(f"{target.stem.removesuffix('_labels')}_granules.csv")
 
 
 def label_files(volumes: list[Path], folder: Path, suffix: str, overwrite: bool) -> list[Path]:
@@ -106,7 +111,7 @@ def label_files(volumes: list[Path], folder: Path, suffix: str, overwrite: bool)
 
     Raises:
         ValueError: two volumes would share a file.
-        FileExistsError: a file is there already, perhaps labels made by hand.
+        FileExistsError: a file is there already, perhaps labels made by hand, or its table is.
     """
     from isgseg.volume import stem
 
@@ -117,8 +122,9 @@ def label_files(volumes: list[Path], folder: Path, suffix: str, overwrite: bool)
                 f"{volumes[targets.index(target)]} and {volumes[i]} would both be written to "
                 f"{target}; label them in two runs"
             )
-        if target.exists() and not overwrite:
-            raise FileExistsError(f"{target} exists; set overwrite=true or another output_dir")
+        for file in (target, table_file(target)):
+            if file.exists() and not overwrite:
+                raise FileExistsError(f"{file} exists; set overwrite=true or another output_dir")
     return targets
 
 

@@ -16,7 +16,7 @@ from isgseg.data.dataset import load_pair
 from isgseg.formats import Array
 from isgseg.instances.matching import bin_by_diameter, match_thresholds
 from isgseg.instances.scores import as_numbers, pool_bins, pool_thresholds
-from isgseg.labelling import Labelling, labels_of
+from isgseg.labelling import Labelling, granules_of
 from isgseg.predict import load_predictor, warn_of_voxel_size
 from isgseg.prepare import find_pairs
 from isgseg.volume import Volume, replacing
@@ -109,9 +109,9 @@ def choose_labeller(cfg: DictConfig, volumes: list[Path]) -> Labeller:
 
     def label(path: Path, volume: Volume) -> Array:
         warn_of_voxel_size(module, volume.voxel_size, path)
-        return labels_of(
+        return granules_of(
             module, volume, cfg.threshold, labelling, cfg.precision, cfg.progress, path.name
-        )
+        ).labels
 
     return label
 

@@ -142,7 +142,7 @@ class SXTISGMaskRCNNSegmenter(BaseSegmenter):
 
         Raises:
             RuntimeError: no model is loaded.
-            ValueError: the data are no volume, or a keyword is unknown.
+            ValueError: the data are no volume, or a keyword is unknown or out of range.
         """
         if self.module is None:
             raise RuntimeError("no model is loaded; call load_model() first")
@@ -159,7 +159,7 @@ class SXTISGMaskRCNNSegmenter(BaseSegmenter):
         grey = grey_of(self.module, volume, "the volume")
         return label_volume(
             self.module, volume, grey, threshold=threshold, labelling=Labelling(**kwargs), **run
-        )
+        ).labels
 
 
 def find_model() -> Path:

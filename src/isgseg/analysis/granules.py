@@ -5,17 +5,24 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from isgseg.formats import Array
+from isgseg.volume import replacing
 
 log = logging.getLogger(__name__)
 
 
 def granule_table(
-    labels: Array, volume: Array | None = None, voxel_size: Sequence[float] | None = None
+    labels: Array,
+    volume: Array | None = None,
+    voxel_size: Sequence[float] | None = None,
+    *,
+    score: Array | None = None,
+    supporting_slices: Array | None = None,
 ) -> pd.DataFrame:
     """One row a granule, ordered by label; time and memory grow with the labelled voxels.
 
@@ -27,14 +34,17 @@ def granule_table(
     - `z0`, `y0`, `x0`, `z1`, `y1`, `x1`: bounding box, pixels, half-open; `slices`: `z1 - z0`
     - `mean_intensity`: of `volume`, in its unit
     - `touches_border`: the granule reaches the volume's edge, so part of it may be missing
+    - `score`, `supporting_slices`: as given
 
     Args:
         labels: (z, y, x), unsigned integers, 0 is background.
         volume: (z, y, x), grey values.
         voxel_size: nm, (z, y, x).
+        score: (N,) mean score of the detections of label `i + 1`.
+        supporting_slices: (N,) how many slices label `i + 1` was detected in.
 
     Raises:
-        ValueError: `labels` and `volume` differ in shape.
+        ValueError: `labels` and `volume` differ in shape, or there are more labels than scores.
     """
     if volume is not None and volume.shape != labels.shape:
         raise ValueError(f"labels are {labels.shape} but the volume is {volume.shape} (z, y, x)")
@@ -65,7 +75,25 @@ def granule_table(
     table["slices"] = high["z"] - low["z"]
     table["mean_intensity"] = groups["grey"].mean()
     table["touches_border"] = (low == 0).any(axis=1) | (high == list(labels.shape)).any(axis=1)
+    table["score"] = _given(score, count.index)
+    table["supporting_slices"] = _given(supporting_slices, count.index)
     return table.reset_index()
+
+
+def _given(values: Array | None, labels: pd.Index[int]) -> Array:
+    """The value of each label, NaN where none are given."""
+    if values is None:
+        return np.full(len(labels), np.nan)
+    if len(labels) and labels.max() > len(values):
+        raise ValueError(f"label {labels.max()}, but values of {len(values)} granules")
+    return np.asarray(values[labels.to_numpy() - 1])
+
+
+def write_table(path: Path, table: pd.DataFrame) -> Path:
+    """Writes a CSV, whole or not at all; its folder is created."""
+    with replacing(path) as scratch:
+        table.to_csv(scratch, index=False, float_format="%.8g")
+    return path
 
 
 def summary(table: pd.DataFrame) -> dict[str, float]:

@@ -21,14 +21,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from scipy.ndimage import grey_dilation
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components, min_weight_full_bipartite_matching
 
-from isgseg.instances.gaps import fill_gap
+from isgseg.instances.links import find_links
+from isgseg.instances.numbering import Instances, Linking
 from isgseg.instances.runs import Runs, find_chains
 from isgseg.instances.sections import (
     PIECE,
-    Bools,
     Floats,
     Ints,
     Labels,
@@ -42,100 +40,12 @@ from isgseg.instances.sections import (
     sums,
 )
 
-# What a weak link counts in the assignment: less than any strong one.
-WEAK = 0.05
-# How many candidate links the assignment takes at a time, if they fall into groups.
-BLOCK = 1000
 
-
-@dataclass(frozen=True)
-class Instances:
-    """What is known of each instance but its voxels; row ``i`` is number ``i + 1``.
+@dataclass(frozen=True, kw_only=True)
+class LinkSettings:
+    """What counts as one granule.
 
     Attributes:
-        score: (N,) mean score of its sections, 1 where none were given.
-        sections: (N,) how many slices support it, bridged ones not counted.
-        first: (N,) the first slice it is in.
-        last: (N,) the last slice it is in.
-        diameter: (N,) of the ball of the same volume, nm (voxels where no voxel size was given).
-    """
-
-    score: Floats
-    sections: Ints
-    first: Ints
-    last: Ints
-    diameter: Floats
-
-    def __len__(self) -> int:
-        return len(self.score)
-
-
-@dataclass(frozen=True)
-class Linking:
-    """What the linker decided; ``apply`` writes it into the slices it was decided from.
-
-    Attributes:
-        instances: what is known of each instance.
-        numbers: per slice (pieces + 1,): the instance of each connected piece of a section, 0 for
-            the background and for what was dropped.
-        bridges: (M, 4) slice and piece before, slice and piece after a missing section.
-        dropped: how many instances were below the minimum diameter.
-        specks: how many pieces were dropped because they touch nothing else of their instance.
-    """
-
-    instances: Instances
-    numbers: Sequence[Ints]
-    bridges: Ints
-    dropped: int
-    specks: int
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """The label type that holds every number: uint16, or uint32 beyond 65,535 instances."""
-        return np.dtype(np.uint16 if len(self.instances) <= 65_535 else np.uint32)
-
-    def apply(self, labels: Labels, out: Labels | None = None) -> Labels:
-        """Number the voxels and fill the bridged slices, holding a few slices only.
-
-        Args:
-            labels: (z, y, x), the very slices that were added.
-            out: (z, y, x), where to write; default: into ``labels`` itself, or where its type
-                cannot hold the numbers, into a new array of ``dtype``.
-
-        Returns:
-            ``out``: 1 to the number of instances, 0 background.
-
-        Raises:
-            ValueError: ``labels`` are not the slices that were linked, or the type of ``out``
-                cannot hold the numbers.
-        """
-        count = len(self.instances)
-        if len(labels) != len(self.numbers):
-            raise ValueError(f"{len(self.numbers)} slices were linked, labels has {len(labels)}")
-        if out is None:
-            fits = np.iinfo(labels.dtype).max >= count
-            out = labels if fits else np.empty(labels.shape, self.dtype)
-        elif np.iinfo(out.dtype).max < count:
-            raise ValueError(f"{count} instances do not fit into {out.dtype}")
-        reach = int((self.bridges[:, 2] - self.bridges[:, 0]).max(initial=1)) + 1
-        window: deque[Ints] = deque(maxlen=reach)
-        ends = np.searchsorted(self.bridges[:, 2], np.arange(len(labels) + 1))
-        for z, numbers in enumerate(self.numbers):
-            window.append(find_pieces(labels[z]))
-            if window[-1].max(initial=0) != len(numbers) - 1:
-                raise ValueError(f"slice {z} of labels is not the slice that was linked")
-            out[z] = numbers[window[-1]]
-            for start, before, _, after in self.bridges[ends[z] : ends[z + 1]].tolist():
-                between = [window[i - z - 1] for i in range(start, z + 1)]
-                fill_gap(out[start + 1 : z], between, before, after, int(numbers[after]))
-        return out
-
-
-class SliceLinker:
-    """Links label slices as they come: ``add`` each in order, then ``finish``.
-
-    Args:
-        voxel_size: (z, y, x), nm; None: cubes of side 1, and lengths count voxels.
         min_overlap: share of the smaller of two sections that must overlap; twice that over one
             missing section, and so on.
         max_distance: how many radii of the larger section the two centroids may lie apart.
@@ -146,9 +56,50 @@ class SliceLinker:
             thinnest place; None: any length.
         min_diameter: nm (voxels where no voxel size is given): instances smaller than a ball of
             this diameter are dropped; 0 keeps all.
+        min_slices: instances supported by fewer slices are dropped, bridged ones not counted.
+        min_score: instances of a lower mean score are dropped.
 
     Raises:
         ValueError: a setting is out of range.
+    """
+
+    min_overlap: float = 0.25
+    max_distance: float = 1.5
+    gap: int = 1
+    waist: float = 0.75
+    max_length: float | None = None
+    min_diameter: float = 0.0
+    min_slices: int = 1
+    min_score: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.min_overlap <= 1:
+            raise ValueError(f"min_overlap must be above 0 and at most 1, not {self.min_overlap}")
+        if self.max_distance <= 0:
+            raise ValueError(f"max_distance must be positive, not {self.max_distance}")
+        if self.gap < 0 or self.gap != int(self.gap):
+            raise ValueError(f"gap must be 0, 1, 2, ..., not {self.gap}")
+        if not 0 <= self.waist <= 1:
+            raise ValueError(f"waist must be 0 to 1, not {self.waist}")
+        if self.max_length is not None and self.max_length <= 0:
+            raise ValueError(f"max_length must be positive or None, not {self.max_length}")
+        if self.min_diameter < 0:
+            raise ValueError(f"min_diameter must not be negative, is {self.min_diameter}")
+        if self.min_slices < 1:
+            raise ValueError(f"min_slices must be 1 or more, not {self.min_slices}")
+        if not 0 <= self.min_score <= 1:
+            raise ValueError(f"min_score must be 0 to 1, not {self.min_score}")
+
+
+class SliceLinker:
+    """Links label slices as they come: ``add`` each in order, then ``finish``.
+
+    Args:
+        settings: what counts as one granule; default: ``LinkSettings()``.
+        voxel_size: (z, y, x), nm; None: cubes of side 1, and lengths count voxels.
+
+    Raises:
+        ValueError: ``voxel_size`` is not three positive numbers.
 
     Example:
         >>> column = np.array([[[7, 7]], [[2, 2]], [[0, 0]], [[9, 9]]])
@@ -161,35 +112,16 @@ class SliceLinker:
 
     def __init__(
         self,
+        settings: LinkSettings | None = None,
         *,
         voxel_size: Sequence[float] | None = None,
-        min_overlap: float = 0.25,
-        max_distance: float = 1.5,
-        gap: int = 1,
-        waist: float = 0.75,
-        max_length: float | None = None,
-        min_diameter: float = 0.0,
     ) -> None:
         if voxel_size is not None and (len(voxel_size) != 3 or min(voxel_size) <= 0):
             raise ValueError(f"voxel_size must be three positive nm (z, y, x), not {voxel_size}")
-        if not 0 < min_overlap <= 1:
-            raise ValueError(f"min_overlap must be above 0 and at most 1, not {min_overlap}")
-        if not 0 <= waist <= 1:
-            raise ValueError(f"waist must be 0 to 1, not {waist}")
-        if gap < 0 or gap != int(gap):
-            raise ValueError(f"gap must be 0, 1, 2, ..., not {gap}")
-        if max_distance <= 0 or min_diameter < 0:
-            raise ValueError(f"negative max_distance {max_distance} or min_diameter {min_diameter}")
-        if max_length is not None and max_length <= 0:
-            raise ValueError(f"max_length must be positive or None, not {max_length}")
+        self.settings = settings or LinkSettings()
         self.voxel_size = (1.0, 1.0, 1.0) if voxel_size is None else tuple(map(float, voxel_size))
-        self.min_overlap = min_overlap
-        self.max_distance = max_distance
-        self.waist = waist
-        self.max_length = np.inf if max_length is None else max_length
-        self.min_diameter = min_diameter
         # Of each earlier slice: what can still be seen of it from here, past the sections between.
-        self._seen: deque[tuple[int, Ints]] = deque(maxlen=int(gap) + 1)
+        self._seen: deque[tuple[int, Ints]] = deque(maxlen=int(self.settings.gap) + 1)
         self._pieces: list[Table] = []
         self._pairs: list[Ints] = []
         self._count = 0
@@ -236,14 +168,20 @@ class SliceLinker:
         pieces = np.concatenate([np.zeros(0, PIECE), *self._pieces])
         pairs = np.concatenate([np.zeros((0, 4), np.int64), *self._pairs])
         sections, section = join_sections(pieces)
-        after, neck, weak = self._match(sections, merge_pairs(pairs, section))
+        after, neck, weak = find_links(
+            sections,
+            merge_pairs(pairs, section),
+            voxel_size=self.voxel_size,
+            min_overlap=self.settings.min_overlap,
+            max_distance=self.settings.max_distance,
+        )
         runs = Runs(
             sections,
             neck,
             len(self._pieces),
             voxel_size=self.voxel_size,
-            waist=self.waist,
-            max_length=self.max_length,
+            waist=self.settings.waist,
+            max_length=self.settings.max_length,
         )
         chain = find_chains(runs, after, weak)
         # A body hangs together by touching pieces, and over a missing section by the fill, which
@@ -258,78 +196,33 @@ class SliceLinker:
         filled = (pieces["area"][a] + pieces["area"][b]) / 2 * gaps
         size = sums(np.r_[body, body[a]], np.r_[pieces["area"], filled])
         diameter = np.cbrt(6 / np.pi * size * np.prod(self.voxel_size))
-        keep = diameter >= self.min_diameter
+        found = _describe(body, pieces, section, diameter)
+        keep = diameter >= self.settings.min_diameter
+        keep &= found.sections >= self.settings.min_slices
+        keep &= found.score >= self.settings.min_score
         number = np.r_[np.cumsum(keep) * keep, 0][body]  # body -1 takes the 0 at the end
         bridges = np.column_stack([pieces[name][i] for i in (a, b) for name in ("z", "piece")])
         bridges = bridges[number[a] > 0]
         starts = np.searchsorted(pieces["z"], np.arange(1, len(self._pieces)))
         tables = [np.r_[0, part] for part in np.split(number, starts)]
         return Linking(
-            _describe(number, pieces, section, diameter[keep]),
+            found[keep],
             tables[: len(self._pieces)],
             bridges[np.argsort(bridges[:, 2], kind="stable")],
             int((~keep).sum()),
             int((body < 0).sum()),
         )
 
-    def _match(self, sections: Table, joints: Ints) -> tuple[Ints, Floats, Bools]:
-        """The best set of links in which no section has two successors or predecessors.
-
-        Args:
-            sections: (S,) of ``PIECE``.
-            joints: (E, 4) earlier and later section, overlap and contact in pixels.
-
-        Returns:
-            (S,) the next section or -1; (S,) the area in which the two meet, pixels; (S,) whether
-            the link is weak: they touch, but overlap too little.
-        """
-        a, b, overlap, contact = joints.T
-        area = sections["area"]
-        smaller, larger = np.minimum(area[a], area[b]), np.maximum(area[a], area[b])
-        steps = sections["z"][b] - sections["z"][a]
-        _, dy, dx = self.voxel_size
-        y, x = sections["y"] * dy, sections["x"] * dx
-        distance = np.hypot(y[a] - y[b], x[a] - x[b])
-        radius = np.sqrt(larger * dy * dx / np.pi)
-        share = overlap / smaller
-        strong = (share >= self.min_overlap * steps) & (distance <= self.max_distance * radius)
-        # Over the smaller area, because caps shrink fast; and over the union, because of several
-        # sections under a large one the largest is its own.
-        value = (share + overlap / (smaller + larger - overlap)) / 2 * 0.5 ** (steps - 1)
-        value = np.where(strong, value, WEAK * np.minimum(contact / smaller, 1))
-        usable = strong | (steps == 1)
-        after = _assign(a[usable], b[usable], value[usable], len(sections))
-        chosen = after[a] == b
-        neck, weak = area.astype(np.float64), np.zeros(len(sections), np.bool_)
-        # A jump of the centroid is a waist too: less overlaps than the smaller section.
-        met = np.where(steps == 1, np.sqrt(smaller * overlap), smaller)
-        neck[a[chosen]] = met[chosen]
-        weak[a[chosen & ~strong]] = True
-        return after, neck, weak
-
 
 def link_slices(
-    labels: Labels,
-    *,
-    voxel_size: Sequence[float] | None = None,
-    min_overlap: float = 0.25,
-    max_distance: float = 1.5,
-    gap: int = 1,
-    waist: float = 0.75,
-    max_length: float | None = None,
-    min_diameter: float = 0.0,
+    labels: Labels, *, voxel_size: Sequence[float] | None = None, **settings: Any
 ) -> Labels:
     """Link a whole label volume.
 
     Args:
         labels: (z, y, x) integers, numbers unique within a slice only. Not changed.
-        voxel_size: this and the others as in ``SliceLinker``.
-        min_overlap: share of the smaller section.
-        max_distance: radii of the larger section.
-        gap: slices.
-        waist: share of the diameter.
-        max_length: nm.
-        min_diameter: nm.
+        voxel_size: (z, y, x), nm; None: cubes of side 1, and lengths count voxels.
+        **settings: of ``LinkSettings``.
 
     Returns:
         (z, y, x) instances from 1 without holes; uint16, or uint32 beyond 65,535 of them.
@@ -339,49 +232,18 @@ def link_slices(
     """
     if labels.ndim != 3 or labels.dtype.kind not in "ui":
         raise ValueError(f"a label volume is 3D integers, not {labels.ndim}D {labels.dtype}")
-    linker = SliceLinker(
-        voxel_size=voxel_size,
-        min_overlap=min_overlap,
-        max_distance=max_distance,
-        gap=gap,
-        waist=waist,
-        max_length=max_length,
-        min_diameter=min_diameter,
-    )
+    linker = SliceLinker(LinkSettings(**settings), voxel_size=voxel_size)
     for plane in labels:
         linker.add(plane)
     linking = linker.finish()
     return linking.apply(labels, out=np.empty(labels.shape, linking.dtype))
 
 
-def _assign(a: Ints, b: Ints, value: Floats, count: int) -> Ints:
-    """(count,) for each ``a`` its ``b`` or -1, each used once, of the greatest sum of values."""
-    after = np.full(count, -1)
-    graph = coo_array((np.ones(len(a)), (a, count + b)), (2 * count, 2 * count))
-    group = connected_components(graph, directed=False)[1][a]
-    order = np.argsort(group, kind="stable")
-    # The solver's time grows with the square of the rows: some hundred whole groups at a time.
-    begins = np.flatnonzero(np.diff(group[order], prepend=-1))
-    cuts = begins[np.searchsorted(begins, np.arange(BLOCK, begins.max(initial=0) + 1, BLOCK))]
-    for pairs in np.split(order, np.unique(cuts)) if len(a) else []:
-        rows, i = np.unique(a[pairs], return_inverse=True)
-        columns, j = np.unique(b[pairs], return_inverse=True)
-        # Each may also stay alone; the solver wants a full matching and no cost of 0.
-        every = np.arange(len(rows))
-        cost = np.r_[2 - value[pairs], np.full(len(rows), 2.0)]
-        place = np.r_[i, every], np.r_[j, len(columns) + every]
-        table = coo_array((cost, place), (len(rows), len(columns) + len(rows)))
-        chosen = min_weight_full_bipartite_matching(table.tocsr())[1]
-        after[rows] = np.r_[columns, np.full(len(rows), -1)][chosen]
-    return after
-
-
-def _describe(number: Ints, pieces: Table, section: Ints, diameter: Floats) -> Instances:
-    """The table of instances; a section in several pieces counts once."""
-    named = np.column_stack([number, section])
-    rows = np.unique(named, axis=0, return_index=True)[1]
-    rows = rows[number[rows] > 0]
-    of, z, count = number[rows] - 1, pieces["z"][rows], len(diameter)
+def _describe(body: Ints, pieces: Table, section: Ints, diameter: Floats) -> Instances:
+    """The table of bodies; a section in several pieces counts once."""
+    rows = np.unique(np.column_stack([body, section]), axis=0, return_index=True)[1]
+    rows = rows[body[rows] >= 0]
+    of, z, count = body[rows], pieces["z"][rows], len(diameter)
     sections = np.bincount(of, minlength=count).astype(np.int64)
     first, last = np.full(count, len(pieces)), np.zeros(count, np.int64)
     np.minimum.at(first, of, z)

@@ -181,7 +181,7 @@ def match_instances(predicted: Labels, truth: Labels, iou: float = 0.5) -> Match
         >>> found.tp, found.fp, found.fn, round(found.sq, 2), found.precision
         (1, 1, 0, 0.67, 0.5)
     """
-    return _Overlaps.of(predicted, truth).match(iou)
+    return Overlaps.of(predicted, truth).match(iou)
 
 
 def match_thresholds(
@@ -194,7 +194,7 @@ def match_thresholds(
     """
     if not len(thresholds):
         raise ValueError("at least one threshold is needed")
-    overlaps = _Overlaps.of(predicted, truth)
+    overlaps = Overlaps.of(predicted, truth)
     return Thresholds(tuple(overlaps.match(iou) for iou in thresholds))
 
 
@@ -225,7 +225,7 @@ def bin_by_diameter(
 
 
 @dataclass(frozen=True)
-class _Overlaps:
+class Overlaps:
     """All pairs of labels that share voxels.
 
     Attributes:
@@ -242,7 +242,12 @@ class _Overlaps:
     t_size: Ints
 
     @classmethod
-    def of(cls, predicted: Labels, truth: Labels) -> _Overlaps:
+    def of(cls, predicted: Labels, truth: Labels) -> Overlaps:
+        """Counts them, slice by slice.
+
+        Raises:
+            ValueError: shapes differ, or labels are no non-negative integers below 2**32.
+        """
         keys, shared = _count_pairs(predicted, truth)
         p, t = (
             (keys >> np.uint64(32)).astype(np.int64),
@@ -265,11 +270,17 @@ class _Overlaps:
             t_size[t_skip:],
         )
 
+    @property
+    def iou(self) -> Floats:
+        """(E,) of each pair: voxels shared over voxels of either."""
+        whole = self.p_size[self.p] + self.t_size[self.t] - self.shared
+        return np.asarray(self.shared / whole, np.float64)
+
     def match(self, threshold: float) -> Matching:
+        """The best partners at this IoU."""
         if not 0 < threshold <= 1:
             raise ValueError(f"iou must be above 0 and at most 1, not {threshold}")
-        p, t = self.p, self.t
-        iou = self.shared / (self.p_size[p] + self.t_size[t] - self.shared)
+        p, t, iou = self.p, self.t, self.iou
         candidates = np.flatnonzero(iou >= threshold)
         chosen = candidates[_assign(p[candidates], t[candidates], iou[candidates])]
         of_truth, of_predicted = self.shared / self.t_size[t], self.shared / self.p_size[p]

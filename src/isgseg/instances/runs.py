@@ -25,8 +25,8 @@ class Runs:
         neck: (S,) the area in which each meets the next, pixels.
         depth: slices of the volume.
         voxel_size: (z, y, x), nm.
-        waist: as in `SliceLinker`.
-        max_length: nm.
+        waist: as in `LinkSettings`, as the next.
+        max_length: see there.
     """
 
     def __init__(
@@ -37,10 +37,10 @@ class Runs:
         *,
         voxel_size: Sequence[float],
         waist: float,
-        max_length: float,
+        max_length: float | None,
     ) -> None:
         self.thickness, dy, dx = voxel_size
-        self.max_length = max_length
+        self.max_length = np.inf if max_length is None else max_length
         self.waist = waist
         self.last = depth - 1
         self.z = sections["z"]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage as ndi
+
+from isgseg.volume import label_dtype
 
 Window = tuple[slice, slice]
 
@@ -120,6 +123,42 @@ def label_slice(
         labels[window][mask] = len(taken)
         best[window][mask] = probability[mask]
     return _clean(labels, np.array([score for score, _ in taken], dtype=np.float32), min_pixels)
+
+
+def join_touching(
+    labels: npt.NDArray[Any], scores: npt.NDArray[Any]
+) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]:
+    """The connected components (8-neighbourhood) of all granules, each with their best score.
+
+    Args:
+        labels: (H, W) from 1.
+        scores: (N,) of each label.
+
+    Returns:
+        As `label_slice`.
+    """
+    joined, count = ndi.label(labels, np.ones((3, 3)))
+    best = np.zeros(count + 1, dtype=np.float32)
+    inside = labels > 0
+    np.maximum.at(best, joined[inside], scores[labels[inside] - 1])
+    return joined, best[1:]
+
+
+def number_all(sections: npt.NDArray[Any], counts: Sequence[int]) -> npt.NDArray[Any]:
+    """Makes numbers unique over all slices.
+
+    Args:
+        sections: (z, y, x), numbered from 1 in each slice.
+        counts: (z,) the highest number of each slice.
+
+    Returns:
+        (z, y, x) of the smallest of uint16 and uint32 that holds all numbers.
+    """
+    offsets = np.r_[0, np.cumsum(counts, dtype=np.int64)]
+    labels = sections.astype(label_dtype(int(offsets[-1])), copy=False)
+    for section, offset in zip(labels, offsets[:-1], strict=True):
+        section[section > 0] += offset.astype(labels.dtype)
+    return labels
 
 
 def _clean(
