@@ -174,14 +174,22 @@ def test_fills_write_background_only() -> None:
 
 @pytest.mark.parametrize("gap", [0, 1, 2, 3])
 def test_gap_is_how_many_missing_sections_are_bridged(gap: int) -> None:
-    column = np.zeros((14, 9, 9), np.uint8)
-    column[:, 1:8, 1:8] = 1
+    column = np.zeros((14, 14, 14), np.uint8)
+    column[:, 1:13, 1:13] = 1
     for missing in (1, 2, 3):
         volume = column.copy()
         volume[5 : 5 + missing] = 0
         linked = link_slices(volume, gap=gap)
         assert linked.max() == (1 if missing <= gap else 2)
         assert_whole(linked)
+
+
+def test_what_would_be_too_tall_is_not_bridged() -> None:
+    """No waist tells these two apart, but one granule is not twice as high as wide."""
+    column = np.zeros((17, 9, 9), np.uint8)
+    column[1:8, 1:8, 1:8] = column[9:16, 1:8, 1:8] = 1
+    assert link_slices(column).max() == 2
+    assert link_slices(column, voxel_size=(10, 30, 30)).max() == 1
 
 
 def test_no_detections_at_all() -> None:

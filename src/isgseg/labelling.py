@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -294,12 +295,12 @@ def find_consensus(
     voxel_size: tuple[float, float, float] | None,
 ) -> Granules:
     """The granules that labellings along several axes agree on."""
-    ball = np.pi / 6 * labelling.min_diameter**3
+    ball = math.pi / 6 * labelling.min_diameter**3
     labels, members = merge_instances(
         [granules.labels for granules in found],
         min_votes=labelling.min_votes,
         min_iou=labelling.min_iou,
-        min_voxels=float(ball / np.prod(voxel_size if voxel_size is not None else 1.0)),
+        min_voxels=ball / math.prod(voxel_size or (1, 1, 1)),
     )
     each = list(zip(found, members.T, strict=True))
     score = sum(np.r_[0.0, granules.score][numbers] for granules, numbers in each)

@@ -15,6 +15,8 @@ WHOLE_SLICES = 3
 # The waist where a section is missing. It is judged by where the areas beside it point to, and
 # those of one ball never point below 1.
 BRIDGED_WAIST = 0.9
+# Where a section is missing, what is higher than this many widths is two granules.
+BRIDGED_HEIGHT = 1.5
 
 
 class Runs:
@@ -104,7 +106,7 @@ class Runs:
         thin: Floats = self.neck[run[:-1]] / peak / max(self.waist, 1e-9)
         for i in np.flatnonzero(np.diff(z) > 1).tolist() if self.waist else []:
             # Halfway across the gap, from the slopes of the area on either side: that of one ball
-            # does not fall towards it from both.
+            # does not fall towards it from both. Nor is one ball much higher than wide.
             half = (z[i + 1] - z[i]) / 2
             inside = float(area[i] + area[i + 1])
             if i > 0:
@@ -112,7 +114,8 @@ class Runs:
             if i + 2 < len(run):
                 inside += half * (area[i + 1] - area[i + 2]) / (z[i + 2] - z[i + 1])
             across = width[i] * np.sqrt(max(inside, 0) / 2 / area[i])
-            thin[i] = min(thin[i], across / peak[i] / BRIDGED_WAIST)
+            tall = self.height(run) / width.max() / BRIDGED_HEIGHT
+            thin[i] = min(thin[i], across / peak[i] / BRIDGED_WAIST, 1 / tall)
         return thin
 
 
