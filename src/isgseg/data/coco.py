@@ -32,6 +32,9 @@ class CocoInstances(Dataset[tuple[Tensor, Target]]):
     Args:
         folder: holds `annotations.json` and the pictures, in `images/` or where `file_name` says.
 
+    Attributes:
+        vanished: how many objects have no pixel.
+
     Raises:
         FileNotFoundError: no `annotations.json`, or a picture is missing.
         ValueError: the file is not COCO, has no picture, a `file_name` leaves the folder, an
@@ -146,6 +149,7 @@ class CocoInstances(Dataset[tuple[Tensor, Target]]):
             boxes_off += bool(off)
             label = self.categories[annotation["category_id"]]
             objects[annotation["image_id"]].append((label, rle))
+        self.vanished = vanished
         for count, what in (
             (boxes_off, "boxes disagree with their masks by more than a pixel; masks are used"),
             (vanished, "objects have no pixel when drawn; they are left out"),

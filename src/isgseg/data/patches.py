@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,8 @@ from isgseg.data.polygons import encode
 from isgseg.normalization import Grey
 
 AXES = {"z": 0, "y": 1, "x": 2}
+# What `cut_volume` calls a patch.
+PLACE = re.compile(r"(?P<volume>.+)_(?P<axis>[zyx])(?P<slice>\d+)_(?P<top>\d+)_(?P<left>\d+)\.png")
 
 
 @dataclass(frozen=True)
