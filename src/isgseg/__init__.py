@@ -3,8 +3,8 @@
 The modules read in the order the data flows: `volume` reads tomograms, `phantom` makes synthetic
 ones, `data` cuts them into COCO patches, `model` is the Mask R-CNN and its training, `labelling`
 turns a volume into numbered granules with the help of `instances`, and `analysis` makes the table
-and the pictures. `prepare`, `train`, `evaluate`, `predict` and `analyse` are the commands;
-`segmenter` is the same from Python:
+and the pictures. `prepare`, `doctor`, `train`, `evaluate`, `predict` and `analyse` are the
+commands; `segmenter` is the same from Python:
 
     segmenter = isgseg.create_segmenter(modality="sxt", task="isg_maskrcnn")
     segmenter.load_model()
