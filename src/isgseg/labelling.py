@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from tqdm import tqdm
 
-from isgseg.data.patches import picture_of
-from isgseg.hardware import autocast, pick_precision
+from isgseg.detection import detect_slices
 from isgseg.instances.consensus import merge_instances
 from isgseg.instances.linking import LinkSettings, SliceLinker
 from isgseg.instances.sections import Floats, Ints, Labels
@@ -109,41 +107,6 @@ def grey_of(module: MaskRCNNModule, volume: npt.NDArray[Any], name: str) -> Grey
     return Normalization(**settings).fit(volume, name)
 
 
-def detect_slices(
-    module: MaskRCNNModule,
-    volume: npt.NDArray[Any],
-    grey: Grey,
-    threshold: float,
-    precision: str = "auto",
-) -> Iterator[dict[str, npt.NDArray[Any]]]:
-    """Detections of every slice, one slice at a time.
-
-    Args:
-        module: in evaluation mode, on the device to use.
-        volume: (z, y, x).
-        grey: the volume's normalization.
-        threshold: weaker detections never reach the mask head.
-        precision: see `isgseg.hardware.pick_precision`.
-
-    Yields:
-        `masks` (N, M, M) probabilities, `mask_boxes` (N, 4) xyxy in pixels, `scores` (N,).
-    """
-    context = (module.hparams.get("facts") or {}).get("context", 0)
-    module.network.roi_heads.score_thresh = threshold
-    device = module.device
-    mode = autocast(pick_precision(precision, device), device)
-    for index in range(len(volume)):
-        picture = torch.from_numpy(np.atleast_3d(picture_of(volume, grey, index, context)))
-        picture = picture.to(device).permute(2, 0, 1).expand(3, -1, -1).float() / 255
-        with torch.inference_mode(), mode:
-            found = module([picture])[0]
-        yield {
-            "masks": found["masks"][:, 0].float().cpu().numpy(),
-            "mask_boxes": found["mask_boxes"].float().cpu().numpy(),
-            "scores": found["scores"].float().cpu().numpy(),
-        }
-
-
 def label_volume(
     module: MaskRCNNModule,
     volume: npt.NDArray[Any],
@@ -153,6 +116,7 @@ def label_volume(
     labelling: Labelling | None = None,
     voxel_size: tuple[float, float, float] | None = None,
     precision: str = "auto",
+    fast: bool = True,
     progress: bool = True,
     name: str = "",
 ) -> Granules:
@@ -168,6 +132,7 @@ def label_volume(
         labelling: how detections become granules.
         voxel_size: nm, (z, y, x); None takes voxels as cubes.
         precision: see `isgseg.hardware.pick_precision`.
+        fast: see `detect_slices`.
         progress: show a bar.
         name: stands before the bar.
     """
@@ -191,6 +156,7 @@ def label_volume(
             labelling=labelling if len(axes) == 1 else replace(labelling, min_diameter=0.0),
             voxel_size=voxel_size,
             precision=precision,
+            fast=fast,
             progress=progress,
             name=name if axes == "z" else f"{name} along {axis}".lstrip(),
         )
@@ -218,6 +184,7 @@ def label_along(
     labelling: Labelling,
     voxel_size: tuple[float, float, float] | None,
     precision: str,
+    fast: bool,
     progress: bool,
     name: str,
 ) -> Granules:
@@ -230,7 +197,7 @@ def label_along(
     linker = SliceLinker(labelling, voxel_size=voxel_size)
     kept: list[npt.NDArray[np.float32]] = []  # scores of each slice
     sections = np.zeros(volume.shape, np.uint16)  # numbers of a slice fit: they are detections
-    slices = detect_slices(module, volume, grey, threshold, precision)
+    slices = detect_slices(module, volume, grey, threshold, precision, fast)
     bar = tqdm(slices, desc=name, total=len(volume), unit="slice", disable=not progress)
     for found, section in zip(bar, sections, strict=True):
         section[:], scores = label_slice(
@@ -274,6 +241,7 @@ def granules_of(
     precision: str,
     progress: bool,
     name: str,
+    fast: bool = True,
 ) -> Granules:
     """The granules of a volume as it was read, normalized as the network learnt it."""
     return label_volume(
@@ -284,6 +252,7 @@ def granules_of(
         labelling=labelling,
         voxel_size=volume.voxel_size,
         precision=precision,
+        fast=fast,
         progress=progress,
         name=name,
     )

@@ -86,7 +86,14 @@ def predict_file(
     warn_of_voxel_size(module, volume.voxel_size, path)
     start = time.perf_counter()
     granules = granules_of(
-        module, volume, cfg.threshold, labelling, cfg.precision, cfg.progress, path.name
+        module,
+        volume,
+        cfg.threshold,
+        labelling,
+        cfg.precision,
+        cfg.progress,
+        path.name,
+        cfg.fast,
     )
     table = granule_table(
         granules.labels,

@@ -1,0 +1,69 @@
+"""What prediction may know of a trained network: a faster equal, and how far it looks."""
+
+from __future__ import annotations
+
+import copy
+from fractions import Fraction
+from itertools import pairwise
+from math import gcd
+
+from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_weights
+from torchvision.models.detection import MaskRCNN
+from torchvision.ops import FrozenBatchNorm2d
+
+STRIDE = 32  # network pixels of which torchvision pads sides to a multiple
+NORMS = (nn.BatchNorm2d, FrozenBatchNorm2d)  # those that are fixed once trained
+STATISTICS = ("running_mean", "running_var", "eps", "weight", "bias")
+
+
+def fold(network: MaskRCNN) -> MaskRCNN:
+    """A copy for prediction, whose convolutions do the work of the norm layers behind them too.
+
+    A trained norm layer is a factor and an offset for each channel, so that only the last digits
+    differ.
+    """
+    network = copy.deepcopy(network).eval()
+    for parent in list(network.modules()):
+        for (_, conv), (place, norm) in pairwise(parent.named_children()):
+            if isinstance(conv, nn.Conv2d) and isinstance(norm, NORMS):
+                known = [getattr(norm, name) for name in STATISTICS]
+                conv.weight, conv.bias = fuse_conv_bn_weights(conv.weight, conv.bias, *known)
+                setattr(parent, place, nn.Identity())
+    return network
+
+
+def reach(network: MaskRCNN) -> int:
+    """How far from an object's centre pixels bear on it, at most, in network pixels.
+
+    The receptive field of the backbone (Araujo et al., Distill 2019), one step of its coarsest grid
+    each for the pyramid's upsampling and convolution, the proposals' convolution and the cutting
+    out of regions, and half the largest anchor.
+    """
+    radius, step = 0.0, 1
+    for name, layer in network.backbone.body.named_modules():
+        if isinstance(layer, nn.Conv2d | nn.MaxPool2d) and "downsample" not in name:
+            kernel, stride = (
+                value[0] if isinstance(value, tuple) else value
+                for value in (layer.kernel_size, layer.stride)
+            )
+            radius += (kernel - 1) / 2 * step
+            step *= stride
+    largest: float = max(max(level) for level in network.rpn.anchor_generator.sizes)
+    return round(radius + 4 * step + largest / 2)
+
+
+def grid_unit(network: MaskRCNN) -> int | None:
+    """Picture pixels by which a window may be moved without moving the network's grid.
+
+    None where no part of a picture can stand for the whole: the picture's size decides the scale or
+    the place of the anchors, or norm layers look at the whole picture.
+    """
+    scale = network.transform.scale
+    levels = len(network.rpn.anchor_generator.sizes)
+    pooled = levels > len(network.backbone.fpn.layer_blocks)
+    if scale is None or pooled or any(isinstance(m, nn.GroupNorm) for m in network.modules()):
+        return None
+    pixel = Fraction(scale).limit_denominator(1000)
+    whole = STRIDE * pixel.denominator
+    return whole // gcd(whole, pixel.numerator)
