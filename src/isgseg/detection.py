@@ -20,7 +20,7 @@ from isgseg.model.module import MaskRCNNModule
 from isgseg.normalization import Grey
 from isgseg.windows import WHOLE, Window, inside, occupied, plan
 
-SIDE = 3072  # network pixels: what is computed at once is no larger than a square of this side
+SIDE = 2560  # network pixels: what is computed at once is no larger than a square of this side
 Detections = dict[str, npt.NDArray[Any]]
 NOTHING: Detections = {
     "masks": np.zeros((0, 28, 28), np.float32),

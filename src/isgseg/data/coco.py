@@ -14,7 +14,6 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 from torch import Tensor
 from torch.utils.data import Dataset
-from torchvision.ops import masks_to_boxes
 
 log = logging.getLogger(__name__)
 Target = dict[str, Tensor]
@@ -190,8 +189,18 @@ def make_target(masks: Tensor, labels: Tensor, image_id: int) -> Target:
         labels: (N,) int64.
         image_id: the picture's index.
     """
-    keep = masks.bool().flatten(1).any(1) if len(masks) else torch.zeros(0, dtype=torch.bool)
-    masks, labels = masks[keep], labels[keep]
-    boxes = masks_to_boxes(masks) if len(masks) else torch.zeros(0, 4)
-    boxes[:, 2:] += 1  # torchvision's are inclusive
-    return {"boxes": boxes, "labels": labels, "masks": masks, "image_id": torch.tensor(image_id)}
+    rows, columns = (masks.amax(axis).int() for axis in (2, 1))  # torchvision's boxes take a loop
+    keep = rows.any(1)
+    height, width = masks.shape[1:]
+    sides = [
+        columns.argmax(1),
+        rows.argmax(1),
+        width - columns.flip(1).argmax(1),
+        height - rows.flip(1).argmax(1),
+    ]
+    return {
+        "boxes": torch.stack(sides, 1)[keep].float(),
+        "labels": labels[keep],
+        "masks": masks[keep],
+        "image_id": torch.tensor(image_id),
+    }

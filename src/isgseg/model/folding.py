@@ -21,9 +21,10 @@ def fold(network: MaskRCNN) -> MaskRCNN:
     """A copy for prediction, whose convolutions do the work of the norm layers behind them too.
 
     A trained norm layer is a factor and an offset for each channel, so that only the last digits
-    differ.
+    differ. The other weights are shared with the original.
     """
-    network = copy.deepcopy(network).eval()
+    shared = {id(parameter): parameter for parameter in network.parameters()}
+    network = copy.deepcopy(network, shared).eval()
     for parent in list(network.modules()):
         for (_, conv), (place, norm) in pairwise(parent.named_children()):
             if isinstance(conv, nn.Conv2d) and isinstance(norm, NORMS):
