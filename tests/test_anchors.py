@@ -22,9 +22,11 @@ TINY: dict[str, Any] = {
 NETWORKS: list[dict[str, Any]] = [
     {"stages": [1, 2], "scale": 2.0, "anchor_sizes": [[3, 4.5, 6], [8, 11, 15]]},
     {"stages": [2, 3], "scale": 1.5, "anchor_sizes": [[4, 5], [12, 20], [40, 60]]},
-    {"stages": [0, 1, 2], "scale": 3.0, "anchor_sizes": [[1, 2], [5, 7], [11, 14]]},
+    {"stages": [1, 2], "scale": 3.0, "anchor_sizes": [[1, 2], [5, 7]], "anchor_density": 2},
     {"stages": [1, 2, 3], "scale": None, "anchor_sizes": [[32], [64], [128], [256]]},
 ]
+
+PLAIN: dict[str, Any] = {**NETWORKS[0], "anchor_ratios": [1.0], "anchor_density": 1}
 
 
 def random_boxes(count: int, height: int, width: int) -> npt.NDArray[np.float64]:
@@ -39,11 +41,7 @@ def iou_with_every_anchor(
     boxes: npt.NDArray[np.float64], height: int, width: int, network: dict[str, Any]
 ) -> npt.NDArray[np.float64]:
     """By torchvision itself: its resizing, padding, pyramid, anchors and IoU."""
-    deep = [stage for stage in network["stages"] if stage]
-    sizes = network["anchor_sizes"]
-    model = build_mask_rcnn(
-        **TINY, **{**network, "stages": deep, "anchor_sizes": sizes[-len(deep) :]}
-    )
+    model = build_mask_rcnn(**TINY, **network)
     model.eval()
     target = {
         "boxes": torch.tensor(boxes, dtype=torch.float32),
@@ -51,16 +49,7 @@ def iou_with_every_anchor(
     }
     images, targets = model.transform([torch.zeros(3, height, width)], [target])
     features = list(model.backbone(images.tensors).values())
-    if len(sizes) == len(deep):
-        features = features[: len(deep)]
-    elif 0 in network["stages"]:
-        stem = torch.zeros(1, 8, images.tensors.shape[-2] // 2, images.tensors.shape[-1] // 2)
-        features = [stem, *features]
-    else:
-        features.append(torch.nn.functional.max_pool2d(features[-1], 1, 2))
-    scaled = tuple(tuple(size * (network["scale"] or 1) for size in level) for level in sizes)
-    ratios = (tuple(network["anchor_ratios"]),) * len(sizes)
-    (anchors,) = AnchorGenerator(scaled, ratios)(images, features)
+    (anchors,) = model.rpn.anchor_generator(images, features)
     best = box_iou(targets[0]["boxes"], anchors).max(1).values
     return np.asarray(best.double())
 
@@ -72,7 +61,7 @@ def test_the_best_anchor_is_that_of_all_anchors(
 ) -> None:
     height, width = 75, 90  # neither is a multiple of the padding at any scale
     boxes = random_boxes(200, height, width)
-    network = {**network, "anchor_ratios": ratios}
+    network = {"anchor_density": 1, **network, "anchor_ratios": ratios}
     fast = best_iou(boxes, [[height, width]] * len(boxes), network)
     slow = iou_with_every_anchor(boxes, height, width, network)
     assert fast == pytest.approx(slow, abs=1e-5)
@@ -80,11 +69,11 @@ def test_the_best_anchor_is_that_of_all_anchors(
 
 
 def test_no_object_needs_no_anchor() -> None:
-    assert best_iou([], [], {**NETWORKS[0], "anchor_ratios": [1.0]}).shape == (0,)
+    assert best_iou([], [], PLAIN).shape == (0,)
 
 
 def test_levels_that_do_not_fit_are_named() -> None:
-    network = {**NETWORKS[0], "stages": [1], "anchor_sizes": [[8]] * 3, "anchor_ratios": [1.0]}
+    network = {**PLAIN, "stages": [1], "anchor_sizes": [[8]] * 3}
     with pytest.raises(ValueError, match="3 levels for 1 stages"):
         best_iou([[0, 0, 1, 1]], [[9, 9]], network)
 
@@ -105,29 +94,29 @@ def test_an_anchor_of_a_coarser_level_fits_its_size_wherever_it_lies(
     random = np.random.default_rng(0)
     side = sizes[1][0] + 1  # the first size of a level may be rounded down by a network pixel
     low = random.uniform(70, 100, (500, 2))
-    alone = {"stages": [2], "scale": scale, "anchor_ratios": [1.0], "anchor_sizes": [[side]]}
+    alone = {**PLAIN, "stages": [2], "scale": scale, "anchor_sizes": [[side]]}
     boxes = np.hstack([low, low + side])
     assert (best_iou(boxes, [[256, 256]] * 500, alone) >= iou).all()
 
 
 def test_the_cheapest_that_is_good_enough_is_chosen() -> None:
-    options = [Candidate(1, [1], [[8]], 4, 0.5), Candidate(2, [1], [[8]], 2, 0.95)]
-    options.append(Candidate(4, [1], [[8]], 1, 0.99))
+    options = [Candidate(1, 1, [[8]], 4, 0.5), Candidate(2, 1, [[8]], 2, 0.95)]
+    options.append(Candidate(4, 1, [[8]], 1, 0.99))
     assert choose(options, 0.9) is options[1]
     assert choose(options, 0.4) is options[0]
     assert choose(options, 1.0) is options[2]
 
 
 def test_small_objects_want_a_finer_grid() -> None:
-    network = {"stages": [1, 2], "scale": 1, "anchor_sizes": [[8, 10]] * 2, "anchor_ratios": [1.0]}
+    network = {**PLAIN, "scale": 1, "anchor_sizes": [[8, 10]] * 2}
     boxes = random_boxes(300, 100, 100)
     boxes[:, 2:] = boxes[:, :2] + 2
     options = candidates(boxes, [[100, 100]] * 300, network, [1, 2], 0.5)
-    assert [(option.scale, option.stages[0], option.pitch) for option in options] == [
+    assert [(option.scale, option.anchor_density, option.pitch) for option in options] == [
         (1, 1, 4),
-        (1, 0, 2),
+        (1, 2, 2),
         (2, 1, 2),
-        (2, 0, 1),
+        (2, 2, 1),
     ]
     assert options[0].coverage < options[1].coverage < options[3].coverage == 1
     assert {len(level) for option in options for level in option.anchor_sizes} == {2}

@@ -92,7 +92,7 @@ def test_a_target_out_of_reach_is_a_warning(examine: Any, caplog: Any) -> None:
     report = examine("scales=[1]", "coverage=1", "iou=0.95")
     assert "no network compared reaches coverage=1" in caplog.text
     best = max(report["candidates"], key=lambda option: float(option["coverage"]))
-    assert report["recommended"]["stages"] == best["stages"]
+    assert report["recommended"]["anchor_density"] == best["anchor_density"]
 
 
 def test_doubtful_annotations_are_counted(config: Compose, coco_root: Path, tmp_path: Path) -> None:

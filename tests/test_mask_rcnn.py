@@ -34,6 +34,7 @@ OTHER: dict[str, Any] = {
     "scale": 2.0,
     "anchor_sizes": [[5, 8], [12, 16]],
     "anchor_ratios": [0.5, 1.0],
+    "anchor_density": 2,
     "rpn_iou": [0.2, 0.6],
     "proposals": 31,
     "rois": 17,
@@ -59,6 +60,7 @@ def describe(network: Any) -> dict[str, Any]:
             roi.fg_bg_sampler.batch_size_per_image,
             (roi.score_thresh, roi.nms_thresh, roi.detections_per_img),
             network.transform.scale,
+            getattr(rpn.anchor_generator, "density", 1),
         ],
     }
 
@@ -99,6 +101,7 @@ def test_torchvision_preset_is_torchvisions_network(config: Compose) -> None:
         ({"norm": "layer"}, "choose one of batch, group, frozen"),
         ({"anchor_sizes": [[8]]}, "1 levels for 2 stages"),
         ({"anchor_sizes": [[8], [16, 20]]}, r"\[1, 2\] sizes on its levels"),
+        ({"anchor_density": 0.5}, r"anchor_density is 0\.5; it must be 1, 2, 3"),
     ],
 )
 def test_bad_numbers_are_named(change: dict[str, Any], message: str) -> None:

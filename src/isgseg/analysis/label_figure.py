@@ -60,14 +60,13 @@ def labels_figure(
         middles, shares = share_by_size(objects["side"], objects[column])
         fit.plot(middles, shares, "o-", label=f"{label}, {objects[column].mean():.3f} of all")
     _title(fit, "Objects with an anchor that fits", "tight side, pixels (a twelfth each)", "share")
-    for stem, label in ((False, "from the stages"), (True, "and from the stem")):
-        line = [option for option in report["candidates"] if (0 in option["stages"]) == stem]
-        line.sort(key=lambda option: float(option["scale"]))
+    for density in sorted({option["anchor_density"] for option in report["candidates"]}):
+        line = [o for o in report["candidates"] if o["anchor_density"] == density]
         choice.plot(
             [option["scale"] for option in line],
             [option["coverage"] for option in line],
             "o-",
-            label=label,
+            label=f"anchor_density {density}",
         )
     scale = report["recommended"]["scale"]
     choice.plot(scale, objects["chosen"].mean(), "k*", ms=16, label="recommended")

@@ -120,11 +120,10 @@ def _text(value: Any, form: str) -> str:
 
 def candidate_table(candidates: list[dict[str, Any]]) -> str:
     """The networks that were compared as text, one row each."""
-    lines = [f"{'coverage':>8}{'scale':>7}  {'stages':18}anchor_sizes"]
-    for option in candidates:
-        stages = ", ".join(map(str, option["stages"]))
-        lines.append(
-            f"{option['coverage']:8.3f}{option['scale']:7g}  [{stages + ']':17}"
-            f"{option['anchor_sizes']}"
-        )
+    lines = [f"{'coverage':>8}{'scale':>7}{'anchor_density':>16}  anchor_sizes"]
+    lines += [
+        f"{option['coverage']:8.3f}{option['scale']:7g}{option['anchor_density']:16}  "
+        f"{option['anchor_sizes']}"
+        for option in candidates
+    ]
     return "\n".join(lines)

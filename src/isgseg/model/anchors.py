@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 from isgseg.model.mask_rcnn import Transform
 
 Floats = npt.NDArray[np.float64]
+DENSITIES = (1, 2)  # of anchors, that are tried
 _PADDING = 32  # torchvision pads pictures to a multiple of this
 
 
@@ -68,9 +69,11 @@ def _levels(
 
     Yields:
         Corners of the anchors around a place of the grid, (A, 2, 2) yx of start and stop; how many
-        places there are, (N, 2); and their distance. All in network pixels.
+        places there are, (N, 2), the copies of `DenseAnchors` among them; and their distance. All
+        in network pixels.
     """
     stages, factor = network["stages"], network["scale"] or 1
+    density = network["anchor_density"]
     sizes = tuple(tuple(size * factor for size in level) for level in network["anchor_sizes"])
     if len(sizes) - len(stages) not in (0, 1):
         raise ValueError(
@@ -82,14 +85,14 @@ def _levels(
     anchors = [cell.double().numpy().reshape(-1, 2, 2)[..., ::-1] for cell in cells]
     padded = np.ceil(after / _PADDING) * _PADDING
     for corners, stage in zip(anchors, stages, strict=False):
-        yield corners, padded / _stride(stage), _stride(stage)
+        yield corners, density * padded / _stride(stage), _stride(stage) / density
     if len(sizes) > len(stages):  # torchvision's pooled level, whose stride is rounded down
         grid = np.ceil(padded / _stride(stages[-1]) / 2)
-        yield anchors[-1], grid, padded // grid
+        yield anchors[-1], density * grid, padded // grid / density
 
 
 def _stride(stage: int) -> int:
-    """Network pixels between the places of a ResNet stage; 0 is the stem before its pooling."""
+    """Network pixels between the places of a ResNet stage."""
     return int(2 ** (stage + 1))
 
 
@@ -98,23 +101,22 @@ class Candidate:
     """A choice of scale, stages and anchors, and what it brings.
 
     Attributes:
-        scale: network pixels per picture pixel.
-        stages: of the ResNet.
+        scale: network pixels per picture pixel; twice the scale is four times the cost.
+        anchor_density: copies of each anchor along each axis, which cost little.
         anchor_sizes: picture pixels, for each stage.
-        pitch: picture pixels between anchors of the finest level; half of it makes the pyramid
-            four times as costly, twice the scale does so to the backbone.
+        pitch: picture pixels between anchors of the finest level.
         coverage: share of the objects that an anchor fits.
     """
 
     scale: float
-    stages: list[int]
+    anchor_density: int
     anchor_sizes: list[list[float]]
     pitch: float
     coverage: float
 
     def network(self) -> dict[str, Any]:
         """The keys of `model.network` that it decides."""
-        return {key: asdict(self)[key] for key in ("stages", "scale", "anchor_sizes")}
+        return {key: asdict(self)[key] for key in ("scale", "anchor_density", "anchor_sizes")}
 
 
 def candidates(
@@ -124,7 +126,7 @@ def candidates(
     scales: Sequence[float],
     iou: float,
 ) -> list[Candidate]:
-    """For each scale, without and with the stem as a level, the best of some spreads of anchors.
+    """For each scale and density of the anchors, the best of some spreads of their sizes.
 
     Args:
         boxes: (N, 4), xyxy, picture pixels.
@@ -137,20 +139,20 @@ def candidates(
         The cheapest first.
     """
     sides = np.sqrt((boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]))
-    deep = [stage for stage in network["stages"] if stage > 0]
+    stages = network["stages"]
     count = max(len(level) for level in network["anchor_sizes"])
     found = []
     for scale in scales:
-        for stages in filter(None, (deep, [0, *deep])):
-            pitch = _stride(stages[0]) / scale
+        for density in DENSITIES:
             options = []
             for smallest in np.percentile(sides, [1, 5, 10, 25, 50]):
-                sizes = spread(smallest, sides.max(), scale, stages, count, iou)
-                changed = {**network, "stages": stages, "scale": scale, "anchor_sizes": sizes}
-                fits = best_iou(boxes, pictures, changed) >= iou
-                options.append(Candidate(scale, stages, sizes, pitch, float(fits.mean())))
+                sizes = spread(smallest, sides.max(), scale, stages, count, iou, density)
+                pitch = _stride(stages[0]) / scale / density
+                choice = Candidate(scale, density, sizes, pitch, 0.0)
+                fits = best_iou(boxes, pictures, {**network, **choice.network()}) >= iou
+                options.append(replace(choice, coverage=float(fits.mean())))
             found.append(max(options, key=lambda option: option.coverage))
-    return sorted(found, key=lambda option: (-option.pitch, option.scale))
+    return sorted(found, key=lambda option: (option.scale, option.anchor_density))
 
 
 def choose(options: Sequence[Candidate], coverage: float) -> Candidate:
@@ -160,7 +162,13 @@ def choose(options: Sequence[Candidate], coverage: float) -> Candidate:
 
 
 def spread(
-    smallest: float, largest: float, scale: float, stages: Sequence[int], count: int, iou: float
+    smallest: float,
+    largest: float,
+    scale: float,
+    stages: Sequence[int],
+    count: int,
+    iou: float,
+    density: int = 1,
 ) -> list[list[float]]:
     """Anchor sizes from the smallest to the largest object, geometrically on each level.
 
@@ -175,12 +183,13 @@ def spread(
         stages: of the ResNet, ascending.
         count: sizes on each level.
         iou: an anchor fits an object that it overlaps this much.
+        density: see `DenseAnchors`.
 
     Returns:
         Picture pixels, for each stage, such that torchvision rounds none.
     """
     fit = 0.5 / (1 - np.sqrt(2 * iou / (1 + iou)))
-    starts = [fit * _stride(stage) / scale for stage in stages]
+    starts = [fit * _stride(stage) / scale / density for stage in stages]
     starts[0] = min(smallest, starts[0])
     ends = [*starts[1:], max(2 * starts[-1], largest)]
     levels, half = [], 0  # half a side in network pixels is a whole number, larger each time

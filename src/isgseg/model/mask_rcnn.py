@@ -41,6 +41,7 @@ def build_mask_rcnn(
         (56, 80, 112),
     ),
     anchor_ratios: Sequence[float] = (1.0,),
+    anchor_density: int = 1,
     rpn_iou: Sequence[float] = (0.3, 0.7),
     proposals: int = 1000,
     rois: int = 256,
@@ -59,8 +60,7 @@ def build_mask_rcnn(
 
     Args:
         backbone: a torchvision ResNet.
-        stages: the ResNet stages whose features feed the pyramid; later ones are not built. Stage 0
-            is the stem before its pooling, with half the stride of stage 1.
+        stages: the ResNet stages whose features feed the pyramid; later ones are not built.
         fpn_channels: width of the pyramid.
         norm: `batch`, `group` or `frozen`, in the backbone.
         num_classes: classes with the background.
@@ -68,6 +68,8 @@ def build_mask_rcnn(
         anchor_sizes: for each pyramid level, sides of the anchors in picture pixels (in network
             pixels where scale is null); one level more than stages adds torchvision's pooled level.
         anchor_ratios: height over width of the anchors.
+        anchor_density: of each anchor, how many stand along each axis between two places of the
+            pyramid, evenly spread; see `DenseAnchors`.
         rpn_iou: anchors below the first are background, those above the second are objects.
         proposals: regions per picture that reach the second stage.
         rois: of those, how many it learns from per picture.
@@ -98,7 +100,7 @@ def build_mask_rcnn(
             "need the same number"
         )
     sizes = tuple(tuple(size * (scale or 1) for size in level) for level in anchor_sizes)
-    anchors = AnchorGenerator(sizes, (tuple(anchor_ratios),) * len(sizes))
+    anchors = DenseAnchors(sizes, (tuple(anchor_ratios),) * len(sizes), anchor_density)
     pool = partial(MultiScaleRoIAlign, [str(i) for i in range(len(stages))], sampling_ratio=2)
     model = MaskRCNN(
         _pyramid(backbone, list(stages), fpn_channels, NORMS[norm], pooled),
@@ -135,11 +137,57 @@ def _pyramid(
 ) -> BackboneWithFPN:
     """The ResNet up to its last stage in use, with the feature pyramid on it."""
     body = getattr(resnet, backbone)(weights=None, norm_layer=norm)
-    widths = [body.inplanes // 2 ** (4 - stage) if stage else 64 for stage in stages]
-    names = ("relu", "layer1", "layer2", "layer3", "layer4")
-    layers = {names[stage]: str(level) for level, stage in enumerate(stages)}
+    widths = [body.inplanes // 2 ** (4 - stage) for stage in stages]
+    layers = {f"layer{stage}": str(level) for level, stage in enumerate(stages)}
     extra = None if pooled else _NoExtraLevel()  # torchvision adds a pooled level for None
     return BackboneWithFPN(body, layers, widths, channels, extra)
+
+
+class DenseAnchors(AnchorGenerator):
+    """torchvision's anchors, with more of each between two places of the pyramid.
+
+    An object of 3 pixels has no anchor that fits where anchors stand 2 pixels apart: copies a
+    fraction of the stride aside stand as close as on a pyramid of twice the resolution would, and
+    cost a few channels instead (anchor densification: Zhang et al., FaceBoxes, 2017).
+
+    Args:
+        sizes: for each level, sides in network pixels.
+        ratios: for each level, height over width.
+        density: copies along each axis.
+
+    Raises:
+        ValueError: the density is not 1, 2, 3, ...
+    """
+
+    def __init__(
+        self,
+        sizes: tuple[tuple[float, ...], ...],
+        ratios: tuple[tuple[float, ...], ...],
+        density: int = 1,
+    ) -> None:
+        if density < 1 or density != int(density):
+            raise ValueError(f"network.anchor_density is {density}; it must be 1, 2, 3, ...")
+        super().__init__(sizes, ratios)
+        self.density = int(density)
+
+    def num_anchors_per_location(self) -> list[int]:
+        """For each level."""
+        return [count * self.density**2 for count in super().num_anchors_per_location()]
+
+    def grid_anchors(
+        self, grid_sizes: list[list[int]], strides: list[list[Tensor]]
+    ) -> list[Tensor]:
+        """All anchors of each level, (N, 4) xyxy, in the order of the head's channels."""
+        dense = []
+        for grid, stride, anchors in zip(
+            grid_sizes, strides, super().grid_anchors(grid_sizes, strides), strict=True
+        ):
+            steps = torch.arange(self.density).to(anchors) / self.density
+            y, x = torch.meshgrid(steps * stride[0], steps * stride[1], indexing="ij")
+            shifts = torch.stack([x, y, x, y], dim=-1).reshape(-1, 1, 4)
+            places = anchors.reshape(grid[0] * grid[1], 1, -1, 4)
+            dense.append((places + shifts).reshape(-1, 4))
+        return dense
 
 
 class _NoExtraLevel(ExtraFPNBlock):
