@@ -212,6 +212,14 @@ def test_slices_across_any_axis_give_the_instances(truth: Labels, axes: str) -> 
     assert len(found.score) == len(found.slices) == 3
 
 
+@pytest.mark.parametrize("override", [{"axes": "z"}, {"min_votes": 3}, {"min_iou": 0.99}])
+def test_each_key_of_consensus_changes_the_labels(truth: Labels, override: dict[str, Any]) -> None:
+    """Each axis loses the caps of the balls on its own side."""
+    consensus: dict[str, Any] = {"axes": "zyx", "min_pixels": 14}
+    other = label(truth, **consensus | override)
+    assert not np.array_equal(label(truth, **consensus).labels, other.labels)
+
+
 def test_the_linker_knows_the_voxels_of_each_axis(truth: Labels) -> None:
     """A length of 8 slices of 40 nm is 16 of 20 nm: only across z are chains too long."""
     voxel_size = (40.0, 20.0, 20.0)

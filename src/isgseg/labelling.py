@@ -52,7 +52,7 @@ class Labelling(LinkSettings):
     min_pixels: int = 1
     axes: str = "z"
     min_votes: int = 2
-    min_iou: float = 0.3
+    min_iou: float = 0.2
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -182,7 +182,7 @@ def label_along(
     *,
     threshold: float,
     labelling: Labelling,
-    voxel_size: tuple[float, float, float] | None,
+    voxel_size: Sequence[float] | None,
     precision: str,
     fast: bool,
     progress: bool,
@@ -192,8 +192,7 @@ def label_along(
     first = "zyx".index(axis)
     volume = np.moveaxis(volume, first, 0)
     if voxel_size is not None:
-        across, *within = (voxel_size[first], *np.delete(voxel_size, first).tolist())
-        voxel_size = (across, within[0], within[1])
+        voxel_size = (voxel_size[first], *(voxel_size[i] for i in range(3) if i != first))
     linker = SliceLinker(labelling, voxel_size=voxel_size)
     kept: list[npt.NDArray[np.float32]] = []  # scores of each slice
     sections = np.zeros(volume.shape, np.uint16)  # numbers of a slice fit: they are detections
@@ -261,7 +260,7 @@ def granules_of(
 def find_consensus(
     found: Sequence[Granules],
     labelling: Labelling,
-    voxel_size: tuple[float, float, float] | None,
+    voxel_size: Sequence[float] | None,
 ) -> Granules:
     """The granules that labellings along several axes agree on."""
     ball = math.pi / 6 * labelling.min_diameter**3

@@ -20,7 +20,7 @@ from isgseg.volume import label_dtype
 
 
 def merge_instances(
-    stacks: Sequence[Labels], *, min_votes: int = 2, min_iou: float = 0.3, min_voxels: float = 0
+    stacks: Sequence[Labels], *, min_votes: int = 2, min_iou: float = 0.2, min_voxels: float = 0
 ) -> tuple[Labels, Ints]:
     """Merges labellings by agreement.
 
