@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,16 +12,16 @@ from conftest import real_data
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
-from isgseg.model.metrics import NO_CAP, coco_metric, read_scores
+from isgseg.model.metrics import NO_CAP, coco_metric, read_scores, scores_by_diameter
 
 
-def squares(count: int) -> dict[str, torch.Tensor]:
+def squares(count: int, sides: Sequence[int] = (6,)) -> dict[str, torch.Tensor]:
     masks = torch.zeros(count, 256, 256, dtype=torch.bool)
     boxes = []
     for i in range(count):
-        y, x = 16 * (i // 16), 16 * (i % 16)
-        masks[i, y : y + 6, x : x + 6] = True
-        boxes.append([x, y, x + 6, y + 6])
+        y, x, side = 16 * (i // 16), 16 * (i % 16), sides[i % len(sides)]
+        masks[i, y : y + side, x : x + side] = True
+        boxes.append([x, y, x + side, y + side])
     return {
         "boxes": torch.tensor(boxes).float().reshape(-1, 4),
         "labels": torch.ones(count, dtype=torch.int64),
@@ -28,12 +29,16 @@ def squares(count: int) -> dict[str, torch.Tensor]:
     }
 
 
-def score(cap: int, *pairs: tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]) -> Any:
+def fill(cap: int, *pairs: tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]) -> Any:
     metric = coco_metric(cap)
     for predicted, truth in pairs:
         scores = torch.linspace(1, 0.5, len(predicted["boxes"]))
         metric.update([{**predicted, "scores": scores}], [truth])
-    return read_scores(metric)
+    return metric
+
+
+def score(cap: int, *pairs: tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]) -> Any:
+    return read_scores(fill(cap, *pairs))
 
 
 def test_perfect_predictions_of_150_objects_score_one_without_the_cap() -> None:
@@ -65,6 +70,66 @@ def test_masks_are_scored_not_only_boxes() -> None:
 
 def test_nothing_against_nothing_is_minus_one() -> None:
     assert score(100, (squares(0), squares(0)))["segm_map"] == -1
+
+
+def take(objects: dict[str, torch.Tensor], *kept: int) -> dict[str, torch.Tensor]:
+    return {name: value[list(kept)] for name, value in objects.items()}
+
+
+def test_each_diameter_has_its_own_scores() -> None:
+    """Squares of 4, 8 and 12 pixels have equivalent diameters of 4.5, 9.0 and 13.5 pixels."""
+    truth = squares(6, (4, 8, 12))
+    found = take(truth, 0, 1, 3, 5)  # both small ones, one of 8 pixels and one of 12
+    found["masks"][3, :, :6] = truth["masks"][5, :, :6] = False
+    found["masks"][3, :, 80:84] = False  # a third of the last: IoU .67
+    rows = scores_by_diameter(fill(NO_CAP, (found, truth)), [7, 11])
+    assert [(row["from"], row["to"], row["objects"]) for row in rows] == [
+        (0, 7, 2),
+        (7, 11, 2),
+        (11, None, 2),
+    ]
+    small, medium, large = rows
+    assert small["map"] == small["map_50"] == small["recall"] == 1
+    half = 51 / 101  # of the recalls at which COCO reads the precision
+    assert medium["map"] == medium["map_50"] == pytest.approx(half)
+    assert medium["recall"] == 0.5
+    assert large["map_50"] == pytest.approx(half)
+    assert large["map"] == pytest.approx(half * 4 / 10)  # IoU .50, .55, .60, .65
+    assert large["recall"] == pytest.approx(0.5 * 4 / 10)
+
+
+def test_a_false_positive_counts_where_its_own_size_belongs() -> None:
+    truth, none = squares(4, (4, 8)), squares(0)
+    metric = fill(NO_CAP, (squares(2, (8,)), none), (truth, truth))
+    small, large = scores_by_diameter(metric, [7])
+    assert small["map"] == 1
+    assert large["map"] < 0.7
+    assert large["recall"] == 1
+
+
+def test_diameters_are_in_the_unit_of_the_pixel_and_bins_without_objects_left_out() -> None:
+    truth = squares(6, (4, 8))
+    metric = fill(NO_CAP, (truth, truth))
+    in_nm = scores_by_diameter(metric, [100, 200, 300, 400], pixel=30.0)
+    assert [(row["from"], row["to"]) for row in in_nm] == [(100, 200), (200, 300)]
+    assert scores_by_diameter(fill(NO_CAP, (truth, squares(0))), [7]) == []
+    missed = scores_by_diameter(fill(NO_CAP, (squares(0), truth)), [7])
+    assert [(row["map"], row["recall"]) for row in missed] == [(0, 0), (0, 0)]
+
+
+def test_without_edges_the_bins_are_quartiles_of_the_objects() -> None:
+    truth = squares(8, (4, 6, 8, 10))
+    rows = scores_by_diameter(fill(NO_CAP, (truth, truth)))
+    assert [row["objects"] for row in rows] == [2, 2, 2, 2]
+    one_size = squares(8)
+    (row,) = scores_by_diameter(fill(NO_CAP, (one_size, one_size)))
+    assert (row["objects"], row["map"]) == (8, 1)
+
+
+def test_150_objects_of_one_size_all_count() -> None:
+    many = squares(150)
+    (row,) = scores_by_diameter(fill(NO_CAP, (many, many)), [3, 10])
+    assert row == {"from": 3, "to": 10, "objects": 150, "map": 1, "map_50": 1, "recall": 1}
 
 
 @pytest.mark.slow

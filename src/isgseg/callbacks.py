@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from isgseg.data.dataset import load_pair
 from isgseg.instances.matching import match_instances
 from isgseg.labelling import Labelling, granules_of
 from isgseg.model.module import MaskRCNNModule
+from isgseg.model.operating_point import choose_thresholds, point_at
 
 
 class PthCheckpoint(ModelCheckpoint):
@@ -35,7 +37,7 @@ class PthCheckpoint(ModelCheckpoint):
 
 
 class PredictionPictures(Callback):
-    """Shows truth (green) and predictions (magenta) on fixed validation patches.
+    """Shows truth (green) and predictions (magenta) on fixed validation patches, and the scores.
 
     Args:
         count: patches, spread evenly over the validation split.
@@ -67,11 +69,21 @@ class PredictionPictures(Callback):
             target["masks"].bool().cpu().numpy(),
             found["masks"][found["scores"] >= self.threshold].numpy(),
         )
-        for logger in trainer.loggers:
-            writer = getattr(getattr(logger, "experiment", None), "add_image", None)
-            if writer is not None:
-                name = f"val/patch_{int(target['image_id'])}"
-                writer(name, image, trainer.global_step, dataformats="HWC")
+        name = f"val/patch_{int(target['image_id'])}"
+        for write in _writers(trainer, "add_image"):
+            write(name, image, trainer.global_step, dataformats="HWC")
+
+    def on_validation_end(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
+    ) -> None:
+        """Draws precision against recall, and the scores of true and of false positives."""
+        from isgseg.analysis.score_figure import score_figure
+
+        assert isinstance(pl_module, MaskRCNNModule)
+        for write in _writers(trainer, "add_figure"):
+            matches = pl_module.val_matches.compute()
+            point = point_at(matches, *choose_thresholds(pl_module.hparams))
+            write("val/scores", score_figure(matches, {"tuned": point}), trainer.global_step)
 
 
 class VolumeScore(Callback):
@@ -84,12 +96,12 @@ class VolumeScore(Callback):
     Args:
         volume: a file, which had better be small: it is labelled at every validation.
         labels: its truth.
-        threshold: detections with a lower score are left out.
+        threshold: detections with a lower score are left out; None: the checkpoint's.
         labelling: keywords of `Labelling`.
     """
 
     def __init__(
-        self, volume: str, labels: str, threshold: float, labelling: dict[str, Any]
+        self, volume: str, labels: str, threshold: float | None, labelling: dict[str, Any]
     ) -> None:
         self.name, self.threshold = Path(volume).name, threshold
         self.labelling = Labelling(**labelling)
@@ -124,3 +136,9 @@ class VolumeScore(Callback):
             heads.score_thresh = threshold  # the COCO scores count weaker detections too
         f1 = match_instances(found, self.truth.data).f1
         pl_module.log("val/f1_3d", f1, batch_size=1, prog_bar=True)
+
+
+def _writers(trainer: lightning.Trainer, method: str) -> list[Callable[..., None]]:
+    """That method of the loggers that have it: TensorBoard's."""
+    found = [getattr(getattr(log, "experiment", None), method, None) for log in trainer.loggers]
+    return [write for write in found if write is not None]

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import json
 import logging
+from dataclasses import asdict
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import hydra
 from omegaconf import DictConfig
 
 from isgseg.config import CONFIG_DIR, friendly_errors, quiet_lightning
+
+if TYPE_CHECKING:
+    from isgseg.model.module import MaskRCNNModule
 
 log = logging.getLogger(__name__)
 ROWS = (("map", "mAP@[.50:.95]"), ("map_50", "mAP@.50"), ("map_75", "mAP@.75"), ("mar", "recall"))
@@ -50,20 +55,23 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
     return scores
 
 
-def evaluate_split(cfg: DictConfig) -> dict[str, float]:
-    """Scores a checkpoint on the patches of a split and prints a table.
+def evaluate_split(cfg: DictConfig) -> dict[str, Any]:
+    """Scores a checkpoint on the patches of a split, prints a table and draws `scores.png`.
 
     Returns:
-        The scores by name; a score without any truth is -1, as COCO has it.
+        The COCO scores by name; a score without any truth is -1, as COCO has it. `by_diameter`: see
+        `scores_by_diameter`, in nm or pixels. `operating_points`: see there.
 
     Raises:
-        ValueError: no checkpoint, a file that is none, or a bad dataset.
+        ValueError: no checkpoint, a file that is none, a bad dataset, or diameters that do not
+            rise.
     """
     import lightning
 
     from isgseg.data.datamodule import dataset_facts, evaluation_loader
     from isgseg.hardware import pick_device, pick_precision
     from isgseg.model.checkpoint import load_module
+    from isgseg.model.metrics import scores_by_diameter
 
     if not cfg.ckpt_path:
         raise ValueError("ckpt_path=... must be given to score data.root")
@@ -72,6 +80,9 @@ def evaluate_split(cfg: DictConfig) -> dict[str, float]:
     data = cfg.data
     loader = evaluation_loader(data.root, data.split, data.batch_size, data.num_workers)
     learnt, here = module.hparams.get("facts") or {}, dataset_facts(data.root)
+    size = here["voxel_size"]
+    unit, pixel = ("pixels", 1.0) if size is None else ("nm", (size[1] * size[2]) ** 0.5)
+    edges = check_diameters(cfg, unit)
     for key in ("normalization", "context"):
         if learnt.get(key) != here.get(key):
             log.warning(
@@ -91,9 +102,52 @@ def evaluate_split(cfg: DictConfig) -> dict[str, float]:
         enable_model_summary=False,
         enable_progress_bar=cfg.progress,
     )
-    scores = dict(trainer.test(module, dataloaders=loader, verbose=False)[0])
-    log.info("%s on %s/%s:\n%s", cfg.ckpt_path, data.root, data.split, table(scores))
+    scores: dict[str, Any] = {**trainer.test(module, dataloaders=loader, verbose=False)[0]}
+    sizes = scores_by_diameter(module.test_metrics[-1], edges, pixel)
+    points = operating_points(module, Path(cfg.output_dir) / "scores.png")
+    texts = table(scores), diameter_table(sizes, unit), point_table(points)
+    log.info("%s on %s/%s:\n%s", cfg.ckpt_path, data.root, data.split, "\n\n".join(texts))
+    scores |= {"by_diameter": sizes, "operating_points": points}
     return scores
+
+
+def check_diameters(cfg: DictConfig, unit: str) -> list[float] | None:
+    """The edges of the bins, `data.diameters`, in nm or pixels; None is quartiles.
+
+    Raises:
+        ValueError: they are not positive, or do not rise.
+    """
+    edges = cfg.data.diameters[unit]
+    if edges is None:
+        return None
+    if any(low >= high for low, high in pairwise([0, *edges])):
+        raise ValueError(f"data.diameters.{unit}={edges} must be positive numbers that rise")
+    return list(edges)
+
+
+def operating_points(module: MaskRCNNModule, path: Path) -> dict[str, dict[str, float]]:
+    """Precision, recall and F1 at mask IoU .5, and their picture.
+
+    Args:
+        module: after its test.
+        path: of the picture.
+
+    Returns:
+        `checkpoint`, at the thresholds that isgseg-predict uses, and `best`, at those that suit
+        this split best; see `OperatingPoint`.
+    """
+    from isgseg.analysis.score_figure import score_figure
+    from isgseg.model.operating_point import choose_thresholds, point_at
+    from isgseg.volume import replacing
+
+    matches = module.test_matches.compute()
+    points = {
+        "checkpoint": point_at(matches, *choose_thresholds(module.hparams)),
+        "best": module.best_point(module.test_matches),
+    }
+    with replacing(path) as beside:
+        score_figure(matches, points).savefig(beside, format="png")
+    return {name: asdict(point) for name, point in points.items()}
 
 
 def table(scores: dict[str, float]) -> str:
@@ -106,6 +160,32 @@ def table(scores: dict[str, float]) -> str:
         numbers += [scores[f"{kind}_{name}_uncapped"] for kind in ("bbox", "segm")]
         box, mask, box_all, mask_all = (f"{number:.3f}" for number in numbers)
         lines.append(f"{title:16}{box:>8}{mask:>8}{box_all:>10}{mask_all:>8}")
+    return "\n".join(lines)
+
+
+def diameter_table(sizes: list[dict[str, Any]], unit: str) -> str:
+    """The scores by diameter as text."""
+    lines = [f"{unit:16}{'objects':>8}{'mAP':>8}{'mAP@.50':>8}{'recall':>8}"]
+    for row in sizes:
+        name = f"{row['from']:.3g} to {row['to']:.3g}" if row["to"] else f"over {row['from']:.3g}"
+        numbers = "".join(f"{row[key]:8.3f}" for key in ("map", "map_50", "recall"))
+        lines.append(f"{name:16}{row['objects']:8}{numbers}")
+    return "\n".join(lines)
+
+
+def point_table(points: dict[str, dict[str, float]]) -> str:
+    """The operating points as text, with the options that make isgseg-predict use the best."""
+    keys = ("threshold", "mask_threshold", "precision", "recall", "f1", "detections", "truths")
+    titles = ("score", "mask", "prec.", "recall", "F1", "found", "true")
+    lines = [f"{'thresholds':16}" + "".join(f"{title:>8}" for title in titles)]
+    for name, point in points.items():
+        numbers = (f"{point[key]:8.3f}" if key in keys[:5] else f"{point[key]:8}" for key in keys)
+        lines.append(f"{name:16}{''.join(numbers)}")
+    best = points["best"]
+    lines.append(
+        f"The best here: isgseg-predict threshold={best['threshold']:.4g} "
+        f"labelling.mask_threshold={best['mask_threshold']:g}"
+    )
     return "\n".join(lines)
 
 

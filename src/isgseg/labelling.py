@@ -18,6 +18,7 @@ from isgseg.instances.linking import LinkSettings, SliceLinker
 from isgseg.instances.sections import Floats, Ints, Labels
 from isgseg.instances.slices import join_touching, label_slice, number_all
 from isgseg.model.module import MaskRCNNModule
+from isgseg.model.operating_point import choose_thresholds
 from isgseg.normalization import Grey, Normalization
 from isgseg.volume import Volume
 
@@ -33,7 +34,7 @@ class Labelling(LinkSettings):
             slice are the granules.
         link: sections of neighbouring slices become one granule; else numbers are unique over all
             slices, and the settings of linking have no effect.
-        mask_threshold: see `label_slice`, as the next two.
+        mask_threshold: see `label_slice`, as the next two; None takes the checkpoint's.
         max_overlap: see there.
         min_pixels: see there.
         axes: across which the volume is sliced, of z, y and x. With several, granules are what
@@ -47,7 +48,7 @@ class Labelling(LinkSettings):
 
     separate: bool = True
     link: bool = True
-    mask_threshold: float = 0.5
+    mask_threshold: float | None = None
     max_overlap: float = 0.5
     min_pixels: int = 1
     axes: str = "z"
@@ -112,7 +113,7 @@ def label_volume(
     volume: npt.NDArray[Any],
     grey: Grey,
     *,
-    threshold: float = 0.5,
+    threshold: float | None = None,
     labelling: Labelling | None = None,
     voxel_size: tuple[float, float, float] | None = None,
     precision: str = "auto",
@@ -128,7 +129,7 @@ def label_volume(
         module: in evaluation mode, on the device to use.
         volume: (z, y, x).
         grey: the volume's normalization; see `grey_of`.
-        threshold: detections with a lower score are left out.
+        threshold: detections with a lower score are left out; None takes the checkpoint's.
         labelling: how detections become granules.
         voxel_size: nm, (z, y, x); None takes voxels as cubes.
         precision: see `isgseg.hardware.pick_precision`.
@@ -137,6 +138,7 @@ def label_volume(
         name: stands before the bar.
     """
     labelling = labelling or Labelling()
+    thresholds = choose_thresholds(module.hparams, threshold, labelling.mask_threshold)
     axes = labelling.axes
     if axes != "z" and voxel_size is not None and max(voxel_size) > 1.25 * min(voxel_size):
         log.warning(
@@ -152,7 +154,7 @@ def label_volume(
             module,
             volume,
             grey,
-            threshold=threshold,
+            thresholds=thresholds,
             labelling=labelling if len(axes) == 1 else replace(labelling, min_diameter=0.0),
             voxel_size=voxel_size,
             precision=precision,
@@ -180,7 +182,7 @@ def label_along(
     volume: npt.NDArray[Any],
     grey: Grey,
     *,
-    threshold: float,
+    thresholds: tuple[float, float],
     labelling: Labelling,
     voxel_size: Sequence[float] | None,
     precision: str,
@@ -188,7 +190,11 @@ def label_along(
     progress: bool,
     name: str,
 ) -> Granules:
-    """Labels the slices across one axis and links them; `label_volume` tells of the arguments."""
+    """Labels the slices across one axis and links them.
+
+    `thresholds` are those of score and of mask probability; `label_volume` tells of the others.
+    """
+    threshold, mask_threshold = thresholds
     first = "zyx".index(axis)
     volume = np.moveaxis(volume, first, 0)
     if voxel_size is not None:
@@ -205,7 +211,7 @@ def label_along(
             found["scores"],
             section.shape,
             threshold=threshold,
-            mask_threshold=labelling.mask_threshold,
+            mask_threshold=mask_threshold,
             max_overlap=labelling.max_overlap,
             min_pixels=labelling.min_pixels,
         )
@@ -235,7 +241,7 @@ def label_along(
 def granules_of(
     module: MaskRCNNModule,
     volume: Volume,
-    threshold: float,
+    threshold: float | None,
     labelling: Labelling,
     precision: str,
     progress: bool,

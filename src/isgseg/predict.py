@@ -34,6 +34,7 @@ def predict(cfg: DictConfig) -> list[Path]:
         FileExistsError: a label file or table is there already and `overwrite` is false.
     """
     from isgseg.labelling import Labelling
+    from isgseg.model.operating_point import choose_thresholds
     from isgseg.volume import find_volumes
 
     if cfg.format not in ("tif", "mrc"):
@@ -42,6 +43,11 @@ def predict(cfg: DictConfig) -> list[Path]:
     targets = label_files(volumes, Path(cfg.output_dir), cfg.format, cfg.overwrite)
     module = load_predictor(cfg)
     labelling = Labelling(**cfg.labelling)
+    log.info(
+        "Score threshold %.3g, mask threshold %.3g; the checkpoint's: %s",
+        *choose_thresholds(module.hparams, cfg.threshold, labelling.mask_threshold),
+        module.hparams.get("thresholds") or "none, so that the default is .5",
+    )
     failed = {}
     for path, target in zip(volumes, targets, strict=True):
         try:

@@ -126,13 +126,14 @@ class SXTISGMaskRCNNSegmenter(BaseSegmenter):
         log.info("Model: %s on %s", path, self.device)
 
     def predict(
-        self, data: npt.ArrayLike, threshold: float = 0.5, **kwargs: Any
+        self, data: npt.ArrayLike, threshold: float | None = 0.5, **kwargs: Any
     ) -> npt.NDArray[Any]:
         """Labels the granules of a volume.
 
         Args:
             data: (D, H, W), any real numbers, without NaN.
-            threshold: detections with a lower score are left out.
+            threshold: detections with a lower score are left out; None takes the threshold that
+                validation tuned, from the checkpoint, as isgseg-predict does.
             **kwargs: the keys of `conf/labelling/`, and `progress` (True shows a bar),
                 `voxel_size` (nm, (z, y, x)) and `precision`.
 

@@ -1,12 +1,27 @@
-"""COCO scores of detections against truth."""
+"""Scores of detections against truth: COCO's, and what the operating point is tuned on."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
 import numpy as np
+import torch
+from faster_coco_eval import COCO, COCOeval_faster
+from pycocotools import mask as coco_mask
+from torch import Tensor
+from torchmetrics import Metric
 from torchmetrics.detection import MeanAveragePrecision
+from torchmetrics.utilities import dim_zero_cat
+
+from isgseg.model.operating_point import MASK_THRESHOLDS, Matches, match
 
 NO_CAP = 100_000  # detections a picture: more than any picture has
 NAMES = ("map", "map_50", "map_75", "mar")
+# torchmetrics' own are rounded to float32, which shifts COCO's scores by up to .0015.
+IOUS = np.linspace(0.5, 0.95, 10)
+RECALLS = np.linspace(0, 1, 101)
 
 
 def coco_metric(cap: int = 100) -> MeanAveragePrecision:
@@ -17,9 +32,8 @@ def coco_metric(cap: int = 100) -> MeanAveragePrecision:
     """
     metric = MeanAveragePrecision(
         iou_type=("bbox", "segm"),
-        # torchmetrics' own are rounded to float32, which shifts COCO's scores by up to .0015.
-        iou_thresholds=np.linspace(0.5, 0.95, 10).tolist(),
-        rec_thresholds=np.linspace(0, 1, 101).tolist(),
+        iou_thresholds=IOUS.tolist(),
+        rec_thresholds=RECALLS.tolist(),
         max_detection_thresholds=[1, 10, cap],
         backend="faster_coco_eval",
     )
@@ -43,3 +57,130 @@ def read_scores(metric: MeanAveragePrecision) -> dict[str, float]:
                 values[key]
             )
     return scores
+
+
+def scores_by_diameter(
+    metric: MeanAveragePrecision, edges: Sequence[float] | None = None, pixel: float = 1.0
+) -> list[dict[str, Any]]:
+    """Mask scores of the objects of each size, without a cap, by COCO's rule for area ranges.
+
+    An object outside of a range neither counts there nor makes its detection a false positive; a
+    detection that matches none counts where its own size belongs.
+
+    Args:
+        metric: a metric of `coco_metric`, with all its pictures.
+        edges: diameters of a disc of the same area that part the bins, rising; None: quartiles.
+        pixel: side of a pixel, in the unit of the edges.
+
+    Returns:
+        For each bin that has an object `from` and `to` (None: any), in that unit, `objects`, `map`
+        and `recall`, means over IoU .50 to .95, and `map_50`.
+    """
+    truth = _coco(metric.groundtruth_mask, metric.groundtruth_labels)
+    found = _coco(metric.detection_mask, metric.detection_labels, metric.detection_scores)
+    found.dataset["categories"] = truth.dataset["categories"]
+    areas = np.array([entry["area"] for entry in truth.dataset["annotations"]])
+    if not len(areas):
+        return []
+    if edges is None:  # half a pixel beside any area: COCO counts both ends of a range
+        inner = np.unique(np.floor(np.quantile(areas, [0.25, 0.5, 0.75])) + 0.5)
+        edges = (2 * pixel * np.sqrt(inner / np.pi)).tolist()
+    bins = list(pairwise([0.0, *edges, np.inf]))
+    ranges = [[np.pi / 4 * (min(side, 1e5) / pixel) ** 2 for side in ends] for ends in bins]
+    for coco in (truth, found):
+        coco.createIndex()
+    evaluation = COCOeval_faster(truth, found, "segm", print_function=lambda *text: None)
+    settings = evaluation.params
+    settings.iouThrs, settings.recThrs, settings.maxDets = IOUS, RECALLS, [NO_CAP]
+    settings.areaRng, settings.areaRngLbl = ranges, [str(ends) for ends in bins]
+    evaluation.evaluate()
+    evaluation.accumulate()
+    precision, recall = evaluation.eval["precision"], evaluation.eval["recall"]
+    rows = []
+    for index, ((low, high), (least, most)) in enumerate(zip(bins, ranges, strict=True)):
+        objects = int(((areas >= least) & (areas <= most)).sum())
+        if objects:
+            rows.append(
+                {
+                    "from": low,
+                    "to": None if high == np.inf else high,
+                    "objects": objects,
+                    "map": _mean(precision[:, :, :, index]),
+                    "map_50": _mean(precision[0, :, :, index]),
+                    "recall": _mean(recall[:, :, index]),
+                }
+            )
+    return rows
+
+
+def _coco(masks: Sequence[Any], labels: Sequence[Tensor], scores: Sequence[Tensor] = ()) -> COCO:
+    """What a metric holds of all pictures, as COCO's own object; the index is not yet made."""
+    annotations: list[dict[str, Any]] = []
+    for image, (rles, numbers) in enumerate(zip(masks, labels, strict=True)):
+        for index, ((size, counts), number) in enumerate(zip(rles, numbers.tolist(), strict=True)):
+            rle = {"size": list(size), "counts": counts}
+            entry = {"id": len(annotations) + 1, "image_id": image, "category_id": number}
+            entry |= {"segmentation": rle, "area": int(coco_mask.area(rle)), "iscrowd": 0}
+            annotations.append(entry | ({"score": float(scores[image][index])} if scores else {}))
+    coco = COCO()
+    coco.dataset = {
+        "images": [{"id": image} for image in range(len(masks))],
+        "categories": [{"id": number} for number in {a["category_id"] for a in annotations}],
+        "annotations": annotations,
+    }
+    return coco
+
+
+def _mean(values: Any) -> float:
+    """The mean over what is defined: COCO marks with -1 what has no truth."""
+    return float(values[values >= 0].mean())
+
+
+class MatchMetric(Metric):
+    """Collects the `Matches` of many pictures.
+
+    Args:
+        mask_thresholds: at which masks are drawn.
+    """
+
+    full_state_update = False
+    scores: list[Tensor]
+    hits: list[Tensor]
+    truths: Tensor
+
+    def __init__(self, mask_thresholds: Sequence[float] = MASK_THRESHOLDS) -> None:
+        super().__init__()
+        self.mask_thresholds = tuple(mask_thresholds)
+        self.add_state("scores", [], dist_reduce_fx="cat")
+        self.add_state("hits", [], dist_reduce_fx="cat")
+        self.add_state("truths", torch.tensor(0), dist_reduce_fx="sum")
+
+    def update(self, found: list[dict[str, Tensor]], truth: list[dict[str, Tensor]]) -> None:
+        """Adds pictures.
+
+        Args:
+            found: of each picture `scores` (N,), `labels` (N,), `grids` (N, M, M) mask
+                probabilities and `mask_boxes` (N, 4), where they lie.
+            truth: of each picture `masks` (K, H, W) and `labels` (K,).
+        """
+        for guess, target in zip(found, truth, strict=True):
+            hits = match(
+                guess["grids"].numpy(),
+                guess["mask_boxes"].numpy(),
+                guess["scores"].numpy(),
+                target["masks"].numpy(),
+                (guess["labels"][:, None] == target["labels"]).numpy(),
+                self.mask_thresholds,
+            )
+            self.scores.append(guess["scores"])
+            self.hits.append(torch.from_numpy(hits))
+            self.truths += len(target["labels"])
+
+    def compute(self) -> Matches:
+        """All pictures together."""
+        return Matches(
+            dim_zero_cat(self.scores).cpu().numpy(),
+            dim_zero_cat(self.hits).cpu().numpy(),
+            int(self.truths),
+            self.mask_thresholds,
+        )

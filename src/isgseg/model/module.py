@@ -13,7 +13,16 @@ from isgseg.data.coco import Target
 from isgseg.data.datamodule import Batch
 from isgseg.instances.slices import draw
 from isgseg.model.mask_rcnn import build_mask_rcnn
-from isgseg.model.metrics import NO_CAP, coco_metric, read_scores
+from isgseg.model.metrics import NO_CAP, MatchMetric, coco_metric, read_scores
+from isgseg.model.operating_point import (
+    DEFAULT,
+    MASK_THRESHOLDS,
+    OperatingPoint,
+    best_point,
+    check_criterion,
+    choose_thresholds,
+    point_at,
+)
 
 MAX_BAD_STEPS = 20  # losses that are not finite, one after the other, before training gives up
 
@@ -33,11 +42,15 @@ class MaskRCNNModule(lightning.LightningModule):
         lr_gamma: see `schedule`.
         warmup_steps: steps over which the rate rises from a hundredth.
         seed: decides, with the step, what the network draws at random.
+        operating_point: what each validation tunes the thresholds of prediction for; see
+            `best_point`. None leaves both at .5.
+        thresholds: what the last validation found, `threshold` and `mask_threshold`; it keeps them
+            here, so that they are saved with the weights.
         facts: `normalization`, `voxel_size` (nm) and `context` of the training data, which
             prediction needs; see `CocoDataModule.facts`.
 
     Raises:
-        ValueError: an unknown schedule, or frozen norm layers with random weights.
+        ValueError: an unknown schedule or criterion, or frozen norm layers with random weights.
     """
 
     def __init__(
@@ -52,6 +65,8 @@ class MaskRCNNModule(lightning.LightningModule):
         lr_gamma: float = 0.1,
         warmup_steps: int = 100,
         seed: int = 0,
+        operating_point: str | None = "f1",
+        thresholds: dict[str, float] | None = None,
         facts: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
@@ -62,10 +77,15 @@ class MaskRCNNModule(lightning.LightningModule):
                 "model.network.norm=frozen with model.weights=null would freeze random statistics; "
                 "set model.network.norm=batch, or give weights"
             )
+        if operating_point is not None:
+            check_criterion(operating_point)
         self.save_hyperparameters()
         self.network = build_mask_rcnn(**network)
         self.val_metric = coco_metric()
         self.test_metrics = [coco_metric(), coco_metric(NO_CAP)]
+        _, mask_threshold = choose_thresholds(self.hparams)
+        grid = sorted({*MASK_THRESHOLDS, mask_threshold})
+        self.val_matches, self.test_matches = MatchMetric(grid), MatchMetric(grid)
         self._bad_steps = 0
 
     def forward(self, pictures: list[Tensor]) -> list[dict[str, Tensor]]:
@@ -102,33 +122,57 @@ class MaskRCNNModule(lightning.LightningModule):
         gradients = [p.grad for p in self.parameters() if p.grad is not None]
         self.log("train/grad_norm", torch.nn.utils.get_total_norm(gradients))
 
+    def on_validation_epoch_start(self) -> None:
+        """Forgets the last validation, which callbacks could look at until now."""
+        self.val_metric.reset()
+        self.val_matches.reset()
+
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
         """Scores one batch; returns what `detect` found, for pictures."""
         pictures, targets = batch
-        found = detect(self, pictures)
-        self.val_metric.update(found, [_truth(target) for target in targets])
+        found, truth = detect(self, pictures), [_truth(target) for target in targets]
+        self.val_metric.update(found, truth)
+        self.val_matches.update(found, truth)
         return {"found": found}
 
     def on_validation_epoch_end(self) -> None:
-        """Logs the COCO scores; a score without any truth is no number and is not logged."""
+        """Logs the COCO scores and the operating point, and keeps its thresholds.
+
+        A score without any truth is no number and is not logged.
+        """
         scores = read_scores(self.val_metric)
-        self.val_metric.reset()
         self.log_dict({f"val/{name}": value for name, value in scores.items() if value >= 0})
-        if scores["segm_map"] >= 0:
-            self.log("val/map", scores["segm_map"], prog_bar=True, logger=False)
+        if scores["segm_map"] < 0:
+            return
+        self.log("val/map", scores["segm_map"], prog_bar=True, logger=False)
+        point = self.best_point(self.val_matches)
+        kept = {"threshold": point.threshold, "mask_threshold": point.mask_threshold}
+        self.hparams["thresholds"] = kept
+        self.log_dict({f"val/{name}": value for name, value in kept.items()} | {"val/f1": point.f1})
+
+    def best_point(self, metric: MatchMetric) -> OperatingPoint:
+        """The operating point that suits what was matched best, or both thresholds at .5."""
+        matches, criterion = metric.compute(), self.hparams["operating_point"]
+        if criterion is None:
+            return point_at(matches, DEFAULT, DEFAULT)
+        return best_point(matches, criterion, floor=self.network.roi_heads.score_thresh)
+
+    def on_test_epoch_start(self) -> None:
+        """Forgets the last test."""
+        for metric in (*self.test_metrics, self.test_matches):
+            metric.reset()
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         """Scores one batch, with and without COCO's cap of 100 detections."""
         pictures, targets = batch
-        found = detect(self, pictures)
-        for metric in self.test_metrics:
-            metric.update(found, [_truth(target) for target in targets])
+        found, truth = detect(self, pictures), [_truth(target) for target in targets]
+        for metric in (*self.test_metrics, self.test_matches):
+            metric.update(found, truth)
 
     def on_test_epoch_end(self) -> None:
         """Logs the COCO scores of the split."""
         for metric in self.test_metrics:
             self.log_dict(read_scores(metric))
-            metric.reset()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keeps the weights under torchvision's own names too, for use without isgseg.
@@ -140,6 +184,10 @@ class MaskRCNNModule(lightning.LightningModule):
             for name, value in checkpoint["state_dict"].items()
             if name.startswith("network.")
         }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """A resumed run goes on with the thresholds that belong to the weights."""
+        self.hparams["thresholds"] = checkpoint["hyper_parameters"].get("thresholds")
 
     def configure_optimizers(self) -> dict[str, Any]:  # type: ignore[override]
         """SGD with warm-up; the rate changes every step, so that a resumed run needs no repair."""
@@ -176,7 +224,8 @@ def detect(module: MaskRCNNModule, pictures: list[Tensor]) -> list[dict[str, Ten
         pictures: (3, H, W) float32 in [0, 1].
 
     Returns:
-        For each picture `boxes` (N, 4), `labels` (N,), `scores` (N,), `masks` (N, H, W) bool.
+        For each picture `boxes` (N, 4), `labels` (N,), `scores` (N,), `masks` (N, H, W) bool, and
+        `grids` (N, M, M) and `mask_boxes` (N, 4), from which masks can be drawn otherwise.
     """
     results = []
     for picture, found in zip(pictures, module(pictures), strict=True):
@@ -192,6 +241,8 @@ def detect(module: MaskRCNNModule, pictures: list[Tensor]) -> list[dict[str, Ten
                 "scores": arrays["scores"],
                 "labels": found["labels"].cpu(),
                 "masks": torch.from_numpy(masks),
+                "grids": arrays["masks"][:, 0],
+                "mask_boxes": arrays["mask_boxes"],
             }
         )
     return results

@@ -1,0 +1,189 @@
+"""The operating point: from which score, and which mask probability, a detection is an object."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from isgseg.instances.slices import paste
+
+DEFAULT = 0.5  # of both thresholds, where no validation has tuned them
+MASK_THRESHOLDS = (0.3, 0.4, 0.5, 0.6, 0.7)
+MIN_IOU = 0.5  # of two masks that are the same object
+CRITERIA = ("f1", "count")
+
+Floats = npt.NDArray[np.floating[Any]]
+Ints = npt.NDArray[np.integer[Any]]
+
+
+class Matches(NamedTuple):
+    """Detections of many pictures against their truth.
+
+    Attributes:
+        scores: (N,).
+        hits: (N, T) at each mask threshold 1 for a true positive, 0 for a false one, and -1 for a
+            mask without a pixel, which is no detection.
+        truths: number of true objects.
+        mask_thresholds: T of them.
+    """
+
+    scores: Floats
+    hits: Ints
+    truths: int
+    mask_thresholds: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class OperatingPoint:
+    """Two thresholds and what they yield; precision, recall and F1 are 0 where undefined."""
+
+    threshold: float
+    mask_threshold: float
+    precision: float
+    recall: float
+    f1: float
+    detections: int
+    truths: int
+
+
+def match(
+    grids: Floats,
+    boxes: Floats,
+    scores: Floats,
+    truths: npt.NDArray[Any],
+    same: npt.NDArray[np.bool_],
+    mask_thresholds: Sequence[float] = MASK_THRESHOLDS,
+) -> npt.NDArray[np.int8]:
+    """Which detections of one picture hit a true object, by COCO's rule.
+
+    From the highest score down, each takes the object that it overlaps most of those that are left,
+    if their masks have an IoU of at least .5. What a score threshold leaves out comes later, so
+    that the answer holds at every score threshold.
+
+    Args:
+        grids: (N, M, M) mask probabilities.
+        boxes: (N, 4) xyxy in pixels: where the grids lie.
+        scores: (N,).
+        truths: (K, H, W) true masks.
+        same: (N, K) whether detection and object are of one class.
+        mask_thresholds: T of them.
+
+    Returns:
+        (N, T); see `Matches.hits`.
+    """
+    hits = np.full((len(scores), len(mask_thresholds)), -1, dtype=np.int8)
+    free = np.ones((len(truths), len(mask_thresholds)), dtype=bool)
+    sizes = truths.sum((1, 2), dtype=np.int64)
+    for index in np.argsort(-scores, kind="stable"):
+        window, probability = paste(grids[index], boxes[index], truths.shape[1:])
+        masks = (probability.ravel() >= np.array(mask_thresholds)[:, None]).astype(np.float32)
+        areas = masks.sum(1)
+        hits[index, areas > 0] = 0
+        there = truths[:, *window].reshape(len(truths), probability.size)
+        near = np.flatnonzero(there.any(1) & same[index])
+        if not len(near):
+            continue
+        shared = there[near].astype(np.float32) @ masks.T
+        ious = np.where(free[near], shared / (sizes[near, None] + areas - shared), 0)
+        best, columns = ious.argmax(0), np.arange(len(mask_thresholds))
+        found = ious[best, columns] >= MIN_IOU
+        hits[index, found] = 1
+        free[near[best[found]], columns[found]] = False
+    return hits
+
+
+def sweep(matches: Matches, mask_threshold: float) -> tuple[Floats, Ints, Ints]:
+    """Counts at every score threshold.
+
+    Args:
+        matches: what was found.
+        mask_threshold: one of `matches.mask_thresholds`.
+
+    Returns:
+        The scores that occur, falling, and how many detections and how many true positives have at
+        least that score.
+    """
+    column = matches.hits[:, matches.mask_thresholds.index(mask_threshold)]
+    kept = column >= 0
+    order = np.argsort(-matches.scores[kept], kind="stable")
+    scores, hits = matches.scores[kept][order], column[kept][order]
+    last = np.flatnonzero(np.append(np.diff(scores) < 0, True)[: len(scores)])
+    return scores[last], last + 1, hits.cumsum(dtype=np.int64)[last]
+
+
+def point_at(matches: Matches, threshold: float, mask_threshold: float) -> OperatingPoint:
+    """Precision, recall and F1 at two thresholds."""
+    column = matches.hits[:, matches.mask_thresholds.index(mask_threshold)]
+    kept = (column >= 0) & (matches.scores >= threshold)
+    detections, hits = int(kept.sum()), int(column[kept].sum())
+    return OperatingPoint(
+        threshold=threshold,
+        mask_threshold=mask_threshold,
+        precision=hits / max(detections, 1),
+        recall=hits / max(matches.truths, 1),
+        f1=2 * hits / max(detections + matches.truths, 1),
+        detections=detections,
+        truths=matches.truths,
+    )
+
+
+def best_point(matches: Matches, criterion: str = "f1", floor: float = 0.0) -> OperatingPoint:
+    """The thresholds that suit a criterion best, over all scores and all mask thresholds.
+
+    The score threshold lies halfway between the weakest detection that counts and the next one.
+    Of equals, the higher score threshold and the mask threshold nearest to .5 are taken; where
+    nothing is found, both are .5.
+
+    Args:
+        matches: what was found.
+        criterion: `f1`, the highest F1; `count`, as many detections as true objects, and of mask
+            thresholds that come equally near, the one with the highest F1.
+        floor: scores below it were never looked at, and the threshold does not fall below it.
+
+    Raises:
+        ValueError: an unknown criterion.
+    """
+    check_criterion(criterion)
+    best, thresholds = (np.inf, 0.0), (DEFAULT, DEFAULT)
+    for mask_threshold in sorted(matches.mask_thresholds, key=lambda value: abs(value - DEFAULT)):
+        scores, detections, hits = sweep(matches, mask_threshold)
+        if not hits.any():
+            continue
+        f1 = 2 * hits / (detections + matches.truths)
+        off = np.abs(detections - matches.truths) if criterion == "count" else np.zeros(len(f1))
+        index = int(np.lexsort((-f1, off))[0])
+        value = (float(off[index]), -float(f1[index]))
+        if value < best:
+            weaker = scores[index + 1] if index + 1 < len(scores) else floor
+            best = value
+            thresholds = ((float(scores[index]) + float(weaker)) / 2, mask_threshold)
+    return point_at(matches, *thresholds)
+
+
+def check_criterion(criterion: str) -> None:
+    """Raises ValueError where there is no such criterion."""
+    if criterion not in CRITERIA:
+        raise ValueError(f"model.operating_point is '{criterion}'; choose {' or '.join(CRITERIA)}")
+
+
+def choose_thresholds(
+    hyper_parameters: Mapping[str, Any],
+    threshold: float | None = None,
+    mask_threshold: float | None = None,
+) -> tuple[float, float]:
+    """The score and mask thresholds to use: those given, else the checkpoint's, else .5.
+
+    Args:
+        hyper_parameters: of the checkpoint.
+        threshold: None takes the checkpoint's.
+        mask_threshold: None takes the checkpoint's.
+    """
+    tuned = hyper_parameters.get("thresholds") or {}
+    return (
+        tuned.get("threshold", DEFAULT) if threshold is None else threshold,
+        tuned.get("mask_threshold", DEFAULT) if mask_threshold is None else mask_threshold,
+    )
