@@ -40,12 +40,36 @@ def test_scores_are_those_of_training_and_go_to_a_file(
     trained: Path, coco_root: Path, config: Compose, tmp_path: Path
 ) -> None:
     scores = evaluate(config("evaluate", *options(trained, coco_root)))
-    assert set(scores) == NAMES
-    assert all(0 <= value <= 1 for value in scores.values())
+    sizes, points = scores["by_diameter"], scores["operating_points"]
+    assert set(scores) == NAMES | {"by_diameter", "operating_points"}
+    assert all(0 <= scores[name] <= 1 for name in NAMES)
+    assert sum(row["objects"] for row in sizes) == points["best"]["truths"] == 10
+    assert points["best"]["f1"] >= points["checkpoint"]["f1"] > 0.5
     assert scores["segm_map_50"] > 0.5  # it has learnt the discs
     assert scores["segm_map"] == scores["segm_map_uncapped"]  # no picture holds 100 objects
     written = json.loads((tmp_path / "evaluate" / "metrics.json").read_text())
     assert written == scores
+    assert (tmp_path / "evaluate" / "scores.png").stat().st_size > 0
+
+
+@pytest.mark.parametrize("unit", ["nm", "pixels"])
+def test_diameters_are_in_nm_where_the_voxel_size_is_known(
+    trained: Path, coco_root: Path, config: Compose, tmp_path: Path, unit: str
+) -> None:
+    root = tmp_path / "root"
+    root.mkdir()
+    (root / "val").symlink_to(coco_root / "val")
+    if unit == "nm":
+        (root / "dataset.yaml").write_text("voxel_size: [30, 30, 30]\n")
+    edges = {"nm": "[200,320]", "pixels": "[7,10.5]"}
+    some = evaluate(
+        config("evaluate", *options(trained, root, f"data.diameters.{unit}={edges[unit]}"))
+    )
+    (row,) = some["by_diameter"]  # all discs are 10 pixels, 300 nm
+    assert (row["from"], row["to"]) == {"nm": (200, 320), "pixels": (7, 10.5)}[unit]
+    assert row["objects"] == 10
+    with pytest.raises(ValueError, match=rf"data\.diameters\.{unit}=\[9, 4\] must be positive"):
+        evaluate(config("evaluate", *options(trained, root, f"data.diameters.{unit}=[9,4]")))
 
 
 def test_the_split_is_a_choice(trained: Path, coco_root: Path, config: Compose) -> None:
@@ -273,5 +297,5 @@ def test_a_checkpoint_is_scored_by_what_predict_writes(
         if threshold == 0.5:
             assert direct["pooled"]["f1"] > 0.8
     both = evaluate(config("evaluate", *options, f"labels={label_file}", f"data.root={coco_root}"))
-    assert set(both) == NAMES | {"volumes", "pooled"}
+    assert set(both) == NAMES | {"by_diameter", "operating_points", "volumes", "pooled"}
     assert both["pooled"] == direct["pooled"]

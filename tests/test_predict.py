@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import tifffile
+import torch
 from conftest import Compose, balls, real_data
 
 from isgseg.labelling import Labelling, grey_of, label_volume
@@ -120,6 +121,29 @@ def test_the_threshold_decides_how_many(trained: Path, volume: np.ndarray[Any, A
     assert voxels(0.5, min_diameter=60) == 0
 
 
+def test_thresholds_are_the_checkpoints_unless_given(
+    trained: Path, cell: Path, config: Compose, tmp_path: Path
+) -> None:
+    content = torch.load(trained / "isg_mask_rcnn_final.pth", weights_only=True)
+    counts = {}
+    for name, thresholds, more in (
+        ("half", {"threshold": 0.5, "mask_threshold": 0.5}, ()),
+        ("high", {"threshold": 1.0, "mask_threshold": 0.5}, ()),
+        ("given", {"threshold": 1.0, "mask_threshold": 0.5}, ("threshold=0.5",)),
+        ("thin", {"threshold": 0.5, "mask_threshold": 0.9}, ()),
+        ("full", {"threshold": 0.5, "mask_threshold": 0.9}, ("labelling.mask_threshold=0.5",)),
+    ):
+        content["hyper_parameters"]["thresholds"] = thresholds
+        folder = tmp_path / name
+        folder.mkdir()
+        torch.save(content, folder / "isg_mask_rcnn_final.pth")
+        out = f"output_dir={folder}"
+        (path,) = predict(config("predict", *options(folder, cell, out, *more)))
+        counts[name] = np.count_nonzero(read_labels(path).data)
+    assert counts["high"] == 0
+    assert 0 < counts["thin"] < counts["half"] == counts["given"] == counts["full"]
+
+
 def test_a_bright_voxel_changes_no_granule_in_another_slice(
     trained: Path, volume: np.ndarray[Any, Any]
 ) -> None:
@@ -149,7 +173,8 @@ def test_existing_labels_are_not_overwritten(
 
 @pytest.mark.parametrize("labelling", ["linked", "slices", "consensus"])
 def test_labels_and_table_agree(trained: Path, cell: Path, config: Compose, labelling: str) -> None:
-    arguments = options(trained, cell, f"labelling={labelling}", "labelling.min_votes=2")
+    half = ["threshold=0.5", "labelling.mask_threshold=0.5"]
+    arguments = options(trained, cell, f"labelling={labelling}", "labelling.min_votes=2", *half)
     (path,) = predict(config("predict", *arguments))
     labels = read_labels(path).data
     table = pd.read_csv(path.with_name("cell_granules.csv"))

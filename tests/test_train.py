@@ -126,7 +126,8 @@ def test_tensorboard_shows_losses_rate_gradient_scores_and_pictures(defaults: Pa
         "val/bbox_map",
         "val/segm_mar_100",
     } <= set(tags["scalars"])
-    assert {"val/patch_0", "val/patch_2"} <= set(tags["images"])
+    assert {"val/f1", "val/threshold", "val/mask_threshold"} <= set(tags["scalars"])
+    assert {"val/patch_0", "val/patch_2", "val/scores"} <= set(tags["images"])
     rates = dict(scalars(defaults, "lr"))
     assert rates[0] < 0.001  # warm-up
     assert max(rates.values()) == pytest.approx(0.005)
@@ -135,6 +136,26 @@ def test_tensorboard_shows_losses_rate_gradient_scores_and_pictures(defaults: Pa
 
 @pytest.mark.parametrize("extra", [[], AVERAGE], ids=["plain", "averaged"])
 @pytest.mark.parametrize("name", ["isg_mask_rcnn_best", "isg_mask_rcnn_final", "isg_mask_rcnn_ep5"])
+@pytest.mark.parametrize("criterion", ["f1", "count", "null"])
+def test_the_operating_point_is_kept_in_the_checkpoint(
+    config: Compose, coco_root: Path, tmp_path: Path, criterion: str
+) -> None:
+    run(
+        config,
+        coco_root,
+        tmp_path,
+        "trainer.max_epochs=2",
+        f"model.operating_point={criterion}",
+        "model.network.score_threshold=0.01",
+    )
+    final = tmp_path / "checkpoints" / "isg_mask_rcnn_final.pth"
+    kept = load(final)["hyper_parameters"]["thresholds"]
+    assert load_module(final).hparams["thresholds"] == kept
+    assert set(kept) == {"threshold", "mask_threshold"}
+    if criterion == "null":
+        assert kept == {"threshold": 0.5, "mask_threshold": 0.5}
+
+
 def test_a_resumed_run_ends_where_an_uninterrupted_one_ends(
     config: Compose,
     coco_root: Path,

@@ -116,15 +116,17 @@ def scores_by_diameter(
 def _coco(masks: Sequence[Any], labels: Sequence[Tensor], scores: Sequence[Tensor] = ()) -> COCO:
     """What a metric holds of all pictures, as COCO's own object; the index is not yet made."""
     annotations: list[dict[str, Any]] = []
+    images = [{"id": image, "height": 0, "width": 0} for image in range(len(masks))]
     for image, (rles, numbers) in enumerate(zip(masks, labels, strict=True)):
         for index, ((size, counts), number) in enumerate(zip(rles, numbers.tolist(), strict=True)):
             rle = {"size": list(size), "counts": counts}
+            images[image] |= {"height": size[0], "width": size[1]}
             entry = {"id": len(annotations) + 1, "image_id": image, "category_id": number}
             entry |= {"segmentation": rle, "area": int(coco_mask.area(rle)), "iscrowd": 0}
             annotations.append(entry | ({"score": float(scores[image][index])} if scores else {}))
     coco = COCO()
     coco.dataset = {
-        "images": [{"id": image} for image in range(len(masks))],
+        "images": images,
         "categories": [{"id": number} for number in {a["category_id"] for a in annotations}],
         "annotations": annotations,
     }
