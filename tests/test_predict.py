@@ -172,7 +172,14 @@ def test_existing_labels_are_not_overwritten(
 
 
 @pytest.mark.parametrize("labelling", ["linked", "slices", "consensus"])
-def test_labels_and_table_agree(trained: Path, cell: Path, config: Compose, labelling: str) -> None:
+def test_labels_and_table_agree(
+    trained: Path, tmp_path: Path, config: Compose, labelling: str
+) -> None:
+    zyx = np.indices((64, 64, 64))
+    grey = np.random.default_rng(0).normal(100, 5, zyx.shape[1:]).astype(np.float32)
+    for centre in ((12, 20, 20), (30, 45, 25), (50, 30, 48)):  # discs across any axis
+        grey[((zyx.T - centre) ** 2).sum(-1).T <= 36] += 60
+    cell = write_volume(tmp_path / "cell.mrc", grey, SIZE)
     half = ["threshold=0.5", "labelling.mask_threshold=0.5"]
     arguments = options(trained, cell, f"labelling={labelling}", "labelling.min_votes=2", *half)
     (path,) = predict(config("predict", *arguments))
