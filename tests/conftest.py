@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -39,6 +40,9 @@ TINY_RUN = [
     "trainer.precision=32-true",
     "trainer.enable_progress_bar=false",
 ]
+
+# In place of a module, where a test brings the detections itself: a checkpoint without thresholds.
+UNTUNED: Any = SimpleNamespace(hparams={})
 
 Array = npt.NDArray[Any]
 Compose = Callable[..., DictConfig]

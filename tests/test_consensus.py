@@ -8,7 +8,7 @@ from unittest.mock import patch
 import numpy as np
 import numpy.typing as npt
 import pytest
-from conftest import Compose
+from conftest import UNTUNED, Compose
 from scipy import ndimage as ndi
 
 from isgseg.instances.consensus import merge_instances
@@ -193,7 +193,7 @@ def fake_detections(module: Any, volume: Labels, *rest: Any) -> Any:
 def label(truth: Labels, voxel_size: Any = None, **settings: Any) -> Granules:
     with patch("isgseg.labelling.detect_slices", fake_detections):
         return label_volume(
-            None,  # type: ignore[arg-type]
+            UNTUNED,
             truth,
             Grey("mode", 0, 1),
             labelling=Labelling(**settings),
@@ -261,10 +261,10 @@ def test_a_cell_predicted_along_three_axes(
 ) -> None:
     """Of voxels twice as high as wide; the network learnt discs of radius 5."""
     caplog.set_level("INFO")
-    shape = (40, 48, 52)
+    shape = (60, 64, 68)
     volume, truth = np.full(shape, 100.0, np.float32), np.zeros(shape, np.uint16)
     volume += np.random.default_rng(0).normal(0, 5, shape)
-    for number, centre in enumerate([(12, 14, 14), (27, 32, 36)], start=1):
+    for number, centre in enumerate([(12, 20, 20), (40, 45, 48)], start=1):
         offset = np.indices(shape).T - np.array(centre)
         truth[(offset.T**2).sum(0) <= 6**2] = number
     volume[truth > 0] += 60
@@ -274,6 +274,8 @@ def test_a_cell_predicted_along_three_axes(
         f"ckpt_path={trained / 'isg_mask_rcnn_final.pth'}",
         f"volumes={cell}",
         "labelling=consensus",
+        "labelling.mask_threshold=0.5",
+        "threshold=0.5",
         "normalization={method:window,low:0,high:255}",
         "precision=32-true",
         "device=cpu",

@@ -61,12 +61,12 @@ def module(trained: Path) -> MaskRCNNModule:
 def labels_of(module: MaskRCNNModule, volume: np.ndarray[Any, Any], fast: bool) -> Any:
     return label_volume(
         module, volume, GREY, threshold=0.3, precision="32-true", fast=fast, progress=False
-    )
+    ).labels
 
 
 def lift_caps(model: MaskRCNN) -> None:
     """No number of objects in a picture is too large."""
-    model.rpn._pre_nms_top_n["testing"] = model.rpn._post_nms_top_n["testing"] = 10_000
+    model.rpn._pre_nms_top_n["testing"] = model.rpn._post_nms_top_n["testing"] = 100_000
     model.roi_heads.detections_per_img = 10_000
 
 

@@ -9,7 +9,7 @@ from unittest.mock import patch
 import numpy as np
 import pytest
 import torch
-from conftest import balls, save_pair
+from conftest import UNTUNED, balls, save_pair
 
 from isgseg.data.coco import CocoInstances
 from isgseg.data.dataset import write_dataset
@@ -35,7 +35,7 @@ def found(*boxes: tuple[float, float, float, float]) -> dict[str, Any]:
 def label(*detections: dict[str, Any], labelling: Labelling = SLICES) -> Any:
     with patch("isgseg.labelling.detect_slices", return_value=iter(detections)):
         return label_volume(
-            None,  # type: ignore[arg-type]
+            UNTUNED,
             np.zeros((len(detections), 32, 32)),
             Grey("mode", 0, 1),
             labelling=labelling,

@@ -11,7 +11,7 @@ import platformdirs
 import pytest
 import tifffile
 import torch
-from conftest import ROOT, TINY_NETWORK, TINY_RUN, Compose, balls
+from conftest import ROOT, TINY_NETWORK, TINY_RUN, UNTUNED, Compose, balls
 from omegaconf import OmegaConf
 from torchvision.models.detection import maskrcnn_resnet50_fpn
 
@@ -177,7 +177,7 @@ def test_each_labelling_key_changes_the_labels(override: dict[str, Any]) -> None
     def label(**settings: Any) -> Array:
         with patch("isgseg.labelling.detect_slices", return_value=iter(detections)):
             return label_volume(
-                None,  # type: ignore[arg-type]
+                UNTUNED,
                 np.zeros((4, 64, 64)),
                 Grey("mode", 0, 1),
                 labelling=Labelling(**settings),

@@ -134,8 +134,6 @@ def test_tensorboard_shows_losses_rate_gradient_scores_and_pictures(defaults: Pa
     assert rates[57] == pytest.approx(0.00005, rel=0.01)  # two steps down, at epochs 8 and 16
 
 
-@pytest.mark.parametrize("extra", [[], AVERAGE], ids=["plain", "averaged"])
-@pytest.mark.parametrize("name", ["isg_mask_rcnn_best", "isg_mask_rcnn_final", "isg_mask_rcnn_ep5"])
 @pytest.mark.parametrize("criterion", ["f1", "count", "null"])
 def test_the_operating_point_is_kept_in_the_checkpoint(
     config: Compose, coco_root: Path, tmp_path: Path, criterion: str
@@ -156,6 +154,8 @@ def test_the_operating_point_is_kept_in_the_checkpoint(
         assert kept == {"threshold": 0.5, "mask_threshold": 0.5}
 
 
+@pytest.mark.parametrize("extra", [[], AVERAGE], ids=["plain", "averaged"])
+@pytest.mark.parametrize("name", ["isg_mask_rcnn_best", "isg_mask_rcnn_final", "isg_mask_rcnn_ep5"])
 def test_a_resumed_run_ends_where_an_uninterrupted_one_ends(
     config: Compose,
     coco_root: Path,

@@ -108,8 +108,7 @@ def build_mask_rcnn(
         rpn_bg_iou_thresh=rpn_iou[0],
         rpn_fg_iou_thresh=rpn_iou[1],
         rpn_pre_nms_top_n_train=2 * proposals,
-        # Copies of an anchor find the same object; they are not to crowd out what others find.
-        rpn_pre_nms_top_n_test=proposals * anchor_density**2,
+        rpn_pre_nms_top_n_test=proposals,
         rpn_post_nms_top_n_train=proposals,
         rpn_post_nms_top_n_test=proposals,
         box_roi_pool=pool(output_size=7),
