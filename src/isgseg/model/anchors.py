@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 
-from isgseg.model.mask_rcnn import Transform
+from isgseg.model.mask_rcnn import Transform, has_pooled_level
 
 Floats = npt.NDArray[np.float64]
 DENSITIES = (1, 2)  # of anchors, that are tried
@@ -75,18 +75,14 @@ def _levels(
     stages, factor = network["stages"], network["scale"] or 1
     density = network["anchor_density"]
     sizes = tuple(tuple(size * factor for size in level) for level in network["anchor_sizes"])
-    if len(sizes) - len(stages) not in (0, 1):
-        raise ValueError(
-            f"model.network.anchor_sizes has {len(sizes)} levels for {len(stages)} stages; give "
-            "one list for each stage, and at most one more"
-        )
+    pooled = has_pooled_level(stages, sizes)
     # torchvision's own, for it rounds half the sides of an anchor to whole pixels.
     cells = AnchorGenerator(sizes, (tuple(network["anchor_ratios"]),) * len(sizes)).cell_anchors
     anchors = [cell.double().numpy().reshape(-1, 2, 2)[..., ::-1] for cell in cells]
     padded = np.ceil(after / _PADDING) * _PADDING
     for corners, stage in zip(anchors, stages, strict=False):
         yield corners, density * padded / _stride(stage), _stride(stage) / density
-    if len(sizes) > len(stages):  # torchvision's pooled level, whose stride is rounded down
+    if pooled:  # torchvision's pooled level, whose stride is rounded down
         grid = np.ceil(padded / _stride(stages[-1]) / 2)
         yield anchors[-1], density * grid, padded // grid / density
 

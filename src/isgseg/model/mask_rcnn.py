@@ -87,12 +87,7 @@ def build_mask_rcnn(
         raise ValueError(f"network.backbone is '{backbone}'; choose one of {', '.join(BACKBONES)}")
     if norm not in NORMS:
         raise ValueError(f"network.norm is '{norm}'; choose one of {', '.join(NORMS)}")
-    pooled = len(anchor_sizes) == len(stages) + 1
-    if not pooled and len(anchor_sizes) != len(stages):
-        raise ValueError(
-            f"network.anchor_sizes has {len(anchor_sizes)} levels for {len(stages)} stages; give "
-            "one list for each stage, and at most one more"
-        )
+    pooled = has_pooled_level(stages, anchor_sizes)
     counts = [len(level) for level in anchor_sizes]
     if len(set(counts)) > 1:
         raise ValueError(
@@ -126,6 +121,20 @@ def build_mask_rcnn(
     for head in (model.rpn.head, model.roi_heads.box_predictor, model.roi_heads.mask_predictor):
         head.register_forward_hook(_to_float32)
     return model.to(memory_format=torch.channels_last)
+
+
+def has_pooled_level(stages: Sequence[int], anchor_sizes: Sequence[Sequence[float]]) -> bool:
+    """Whether torchvision's pooled level is used: there is one list of anchors more than stages.
+
+    Raises:
+        ValueError: there are neither as many lists as stages nor one more.
+    """
+    if len(anchor_sizes) - len(stages) not in (0, 1):
+        raise ValueError(
+            f"model.network.anchor_sizes has {len(anchor_sizes)} levels for {len(stages)} stages; "
+            "give one list for each stage, and at most one more"
+        )
+    return len(anchor_sizes) > len(stages)
 
 
 def _pyramid(
