@@ -335,6 +335,24 @@ def test_min_score_drops_instances_of_a_low_mean_score() -> None:
     assert not high.apply(volume)[:, 1:7, 9:15].any()
 
 
+def test_the_threshold_asks_for_one_section_that_reaches_it() -> None:
+    volume = np.zeros((3, 8, 16), np.uint8)
+    volume[:, 1:7, 1:7] = 1
+    volume[:, 1:7, 9:15] = 2
+
+    def linking(threshold: float) -> Linking:
+        linker = SliceLinker(threshold=threshold)
+        for plane, first in zip(volume, (0.2, 0.9, 0.1), strict=True):
+            linker.add(plane, scores=[first, 0.5])
+        return linker.finish()
+
+    assert linking(0.5).instances.best.tolist() == pytest.approx([0.9, 0.5])
+    strict = linking(0.6)  # its weak sections stay, the granule that is nowhere sure goes
+    assert strict.instances.sections.tolist() == [3]
+    assert strict.instances.score.tolist() == pytest.approx([0.4])
+    assert strict.dropped == 1
+
+
 def test_dropping_leaves_no_holes_in_the_numbers() -> None:
     truth = balls(40, radius=(2.5, 6.5))
     linked = link_slices(truth, min_diameter=8)

@@ -146,6 +146,7 @@ def test_keywords_are_the_keys_of_the_config(
         {"min_diameter": 8.5},
         {"min_slices": 4},
         {"min_score": 0.87},
+        {"support": 1.0},
     ],
 )
 def test_each_labelling_key_changes_the_labels(override: dict[str, Any]) -> None:
@@ -158,20 +159,20 @@ def test_each_labelling_key_changes_the_labels(override: dict[str, Any]) -> None
     y, x = (np.indices((28, 28)) + 0.5) / 28 - 0.5
     soft = np.clip(1.5 - 2 * np.hypot(y, x), 0, 1).astype(np.float32)
 
-    def found(*boxes: tuple[float, float, float]) -> dict[str, Array]:
+    def found(*boxes: tuple[float, float, float], low: float = 0.8) -> dict[str, Array]:
         return {
             "masks": np.stack([soft] * len(boxes)) if boxes else np.zeros((0, 28, 28)),
             "mask_boxes": np.array(
                 [[cx - r, cy - r, cx + r, cy + r] for cx, cy, r in boxes]
             ).reshape(-1, 4),
-            "scores": np.linspace(0.9, 0.8, len(boxes)),
+            "scores": np.linspace(0.9, low, len(boxes)),
         }
 
     detections = [
         found((20, 20, 5), (29, 20, 5), (50, 50, 4), (48, 20, 3)),
         found((20, 20, 5), (29, 20, 5), (52, 51, 4), (48, 20, 5)),
         found((20, 20, 5), (28, 20, 5), (48, 20, 4.8)),
-        found((20, 20, 5), (28, 20, 5), (53, 51, 4), (48, 20, 5)),
+        found((20, 20, 5), (28, 20, 5), (53, 51, 4), (48, 20, 5), low=0.3),
     ]
 
     def label(**settings: Any) -> Array:

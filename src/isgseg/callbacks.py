@@ -96,7 +96,8 @@ class VolumeScore(Callback):
     Args:
         volume: a file, which had better be small: it is labelled at every validation.
         labels: its truth.
-        threshold: detections with a lower score are left out; None: the checkpoint's.
+        threshold: granules without a detection of this score are left out; None: the
+            checkpoint's.
         labelling: keywords of `Labelling`.
     """
 

@@ -34,6 +34,10 @@ class Labelling(LinkSettings):
             slice are the granules.
         link: sections of neighbouring slices become one granule; else numbers are unique over all
             slices, and the settings of linking have no effect.
+        support: share of the score threshold that further sections of a granule must reach, one
+            of which reaches the whole (hysteresis, as edges are traced: Canny 1986). Caps of a
+            granule score less than its middle, and so does what is no granule but once looked like
+            one. 1 where slices are not linked.
         mask_threshold: see `label_slice`, as the next two; None takes the checkpoint's.
         max_overlap: see there.
         min_pixels: see there.
@@ -48,6 +52,7 @@ class Labelling(LinkSettings):
 
     separate: bool = True
     link: bool = True
+    support: float = 0.5
     mask_threshold: float | None = None
     max_overlap: float = 0.5
     min_pixels: int = 1
@@ -59,6 +64,8 @@ class Labelling(LinkSettings):
         super().__post_init__()
         if not self.axes or len(set(self.axes)) < len(self.axes) or set(self.axes) - set("zyx"):
             raise ValueError(f"axes must be some of z, y and x, such as zyx, not '{self.axes}'")
+        if not 0 < self.support <= 1:
+            raise ValueError(f"support must be above 0 and at most 1, not {self.support}")
         if len(self.axes) == 1:
             return
         if not self.link:
@@ -129,7 +136,8 @@ def label_volume(
         module: in evaluation mode, on the device to use.
         volume: (z, y, x).
         grey: the volume's normalization; see `grey_of`.
-        threshold: detections with a lower score are left out; None takes the checkpoint's.
+        threshold: granules without a detection of this score are left out; None takes the
+            checkpoint's.
         labelling: how detections become granules.
         voxel_size: nm, (z, y, x); None takes voxels as cubes.
         precision: see `isgseg.hardware.pick_precision`.
@@ -195,14 +203,15 @@ def label_along(
     `thresholds` are those of score and of mask probability; `label_volume` tells of the others.
     """
     threshold, mask_threshold = thresholds
+    enough = threshold * (labelling.support if labelling.link else 1)  # for one detection
     first = "zyx".index(axis)
     volume = np.moveaxis(volume, first, 0)
     if voxel_size is not None:
         voxel_size = (voxel_size[first], *(voxel_size[i] for i in range(3) if i != first))
-    linker = SliceLinker(labelling, voxel_size=voxel_size)
+    linker = SliceLinker(labelling, voxel_size=voxel_size, threshold=threshold)
     kept: list[npt.NDArray[np.float32]] = []  # scores of each slice
     sections = np.zeros(volume.shape, np.uint16)  # numbers of a slice fit: they are detections
-    slices = detect_slices(module, volume, grey, threshold, precision, fast)
+    slices = detect_slices(module, volume, grey, enough, precision, fast)
     bar = tqdm(slices, desc=name, total=len(volume), unit="slice", disable=not progress)
     for found, section in zip(bar, sections, strict=True):
         section[:], scores = label_slice(
@@ -210,7 +219,7 @@ def label_along(
             found["mask_boxes"],
             found["scores"],
             section.shape,
-            threshold=threshold,
+            threshold=enough,
             mask_threshold=mask_threshold,
             max_overlap=labelling.max_overlap,
             min_pixels=labelling.min_pixels,

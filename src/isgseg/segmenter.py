@@ -132,8 +132,8 @@ class SXTISGMaskRCNNSegmenter(BaseSegmenter):
 
         Args:
             data: (D, H, W), any real numbers, without NaN.
-            threshold: detections with a lower score are left out; None takes the threshold that
-                validation tuned, from the checkpoint, as isgseg-predict does.
+            threshold: granules without a detection of this score are left out; None takes the one
+                that validation tuned, from the checkpoint, as isgseg-predict does.
             **kwargs: the keys of `conf/labelling/`, and `progress` (True shows a bar),
                 `voxel_size` (nm, (z, y, x)) and `precision`.
 

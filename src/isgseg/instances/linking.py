@@ -97,6 +97,7 @@ class SliceLinker:
     Args:
         settings: what counts as one granule; default: ``LinkSettings()``.
         voxel_size: (z, y, x), nm; None: cubes of side 1, and lengths count voxels.
+        threshold: instances none of whose sections reaches this score are dropped.
 
     Raises:
         ValueError: ``voxel_size`` is not three positive numbers.
@@ -115,10 +116,12 @@ class SliceLinker:
         settings: LinkSettings | None = None,
         *,
         voxel_size: Sequence[float] | None = None,
+        threshold: float = 0.0,
     ) -> None:
         if voxel_size is not None and (len(voxel_size) != 3 or min(voxel_size) <= 0):
             raise ValueError(f"voxel_size must be three positive nm (z, y, x), not {voxel_size}")
         self.settings = settings or LinkSettings()
+        self.threshold = threshold
         self.voxel_size = (1.0, 1.0, 1.0) if voxel_size is None else tuple(map(float, voxel_size))
         # Of each earlier slice: what can still be seen of it from here, past the sections between.
         self._seen: deque[tuple[int, Ints]] = deque(maxlen=int(self.settings.gap) + 1)
@@ -200,6 +203,7 @@ class SliceLinker:
         keep = diameter >= self.settings.min_diameter
         keep &= found.sections >= self.settings.min_slices
         keep &= found.score >= self.settings.min_score
+        keep &= found.best >= self.threshold
         number = np.r_[np.cumsum(keep) * keep, 0][body]  # body -1 takes the 0 at the end
         bridges = np.column_stack([pieces[name][i] for i in (a, b) for name in ("z", "piece")])
         bridges = bridges[number[a] > 0]
@@ -248,5 +252,7 @@ def _describe(body: Ints, pieces: Table, section: Ints, diameter: Floats) -> Ins
     first, last = np.full(count, len(pieces)), np.zeros(count, np.int64)
     np.minimum.at(first, of, z)
     np.maximum.at(last, of, z)
-    score = np.bincount(of, pieces["score"][rows], count) / sections
-    return Instances(score, sections, first, last, diameter)
+    scores, best = pieces["score"][rows], np.zeros(count)
+    np.maximum.at(best, of, scores)
+    score = np.bincount(of, scores, count) / sections
+    return Instances(score, best, sections, first, last, diameter)

@@ -19,6 +19,7 @@ class Instances:
 
     Attributes:
         score: (N,) mean score of its sections, 1 where none were given.
+        best: (N,) the highest of them.
         sections: (N,) how many slices support it, bridged ones not counted.
         first: (N,) the first slice it is in.
         last: (N,) the last slice it is in.
@@ -26,6 +27,7 @@ class Instances:
     """
 
     score: Floats
+    best: Floats
     sections: Ints
     first: Ints
     last: Ints
