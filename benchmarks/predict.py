@@ -158,7 +158,8 @@ def documented(checkpoint: str | None, device: torch.device) -> Contender:
 
 def ours(module: MaskRCNNModule, grey: Grey, precision: str, fast: bool) -> Contender:
     def label(volume: Array) -> Array:
-        return label_volume(module, volume, grey, precision=precision, fast=fast, progress=False)
+        settings: Any = {"precision": precision, "fast": fast, "progress": False}
+        return label_volume(module, volume, grey, **settings).labels
 
     return label
 

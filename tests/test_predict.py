@@ -189,7 +189,8 @@ def test_labels_and_table_agree(
     assert len(numbers) > 0
     assert table["label"].tolist() == numbers.tolist()
     assert table["voxels"].tolist() == voxels.tolist()
-    assert table["score"].between(0.5, 1).all()
+    least = 0.5 if labelling == "slices" else 0.25  # one slice reaches .5, the others half of it
+    assert table["score"].between(least, 1).all()
     for row in table.to_dict("records"):
         where = np.argwhere(labels == row["label"])
         centroid = where.mean(0)

@@ -188,6 +188,12 @@ def test_each_labelling_key_changes_the_labels(override: dict[str, Any]) -> None
     assert not np.array_equal(label(), label(**override))
 
 
+@pytest.mark.parametrize("support", [0, 1.5])
+def test_support_is_a_share(support: float) -> None:
+    with pytest.raises(ValueError, match=f"support .*{support}"):
+        Labelling(support=support)
+
+
 def test_the_model_is_looked_for_in_the_documented_order(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

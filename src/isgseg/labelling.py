@@ -34,10 +34,9 @@ class Labelling(LinkSettings):
             slice are the granules.
         link: sections of neighbouring slices become one granule; else numbers are unique over all
             slices, and the settings of linking have no effect.
-        support: share of the score threshold that further sections of a granule must reach, one
-            of which reaches the whole (hysteresis, as edges are traced: Canny 1986). Caps of a
-            granule score less than its middle, and so does what is no granule but once looked like
-            one. 1 where slices are not linked.
+        support: a granule has one detection that reaches the score threshold, and others that
+            reach this share of it (hysteresis, as edges are traced: Canny 1986), because the caps
+            of a granule score less than its middle. Without linking all must reach the threshold.
         mask_threshold: see `label_slice`, as the next two; None takes the checkpoint's.
         max_overlap: see there.
         min_pixels: see there.
