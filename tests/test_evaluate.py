@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from conftest import Array, Compose, balls, save_pair
 
 from isgseg.evaluate import evaluate, table
@@ -50,6 +51,23 @@ def test_scores_are_those_of_training_and_go_to_a_file(
     written = json.loads((tmp_path / "evaluate" / "metrics.json").read_text())
     assert written == scores
     assert (tmp_path / "evaluate" / "scores.png").stat().st_size > 0
+
+
+def test_the_best_thresholds_are_told_of_a_checkpoint_that_was_not_tuned(
+    trained: Path, coco_root: Path, config: Compose, tmp_path: Path
+) -> None:
+    path = trained / "isg_mask_rcnn_final.pth"
+    tuned = evaluate(config("evaluate", *options(trained, coco_root, f"ckpt_path={path}")))
+    content = torch.load(path, weights_only=True)
+    content["hyper_parameters"] |= {"operating_point": None, "thresholds": None}
+    torch.save(content, tmp_path / "untuned.pth")
+    untuned = evaluate(
+        config("evaluate", *options(trained, coco_root, f"ckpt_path={tmp_path / 'untuned.pth'}"))
+    )
+    points = untuned["operating_points"]
+    assert points["checkpoint"]["threshold"] == points["checkpoint"]["mask_threshold"] == 0.5
+    assert points["best"] == tuned["operating_points"]["best"]
+    assert points["best"]["f1"] >= points["checkpoint"]["f1"]
 
 
 @pytest.mark.parametrize("unit", ["nm", "pixels"])

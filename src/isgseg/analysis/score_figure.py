@@ -38,8 +38,10 @@ def score_figure(matches: Matches, points: Mapping[str, OperatingPoint]) -> Figu
     histogram.hist(
         [matches.scores[column == kind] for kind in kinds.values()],
         bins=np.linspace(0, 1, 41).tolist(),
-        stacked=True,
-        color=["#56b4e9", "#e69f00"],
+        histtype="step",
+        linewidth=1.5,
+        log=True,  # false positives of low score are many times as many as the rest
+        color=["#0072b2", "#d55e00"],
         label=list(kinds),
     )
     histogram.set(xlabel="score", ylabel="detections", xlim=(0, 1))

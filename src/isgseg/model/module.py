@@ -145,17 +145,18 @@ class MaskRCNNModule(lightning.LightningModule):
         if scores["segm_map"] < 0:
             return
         self.log("val/map", scores["segm_map"], prog_bar=True, logger=False)
-        point = self.best_point(self.val_matches)
+        point = point_at(self.val_matches.compute(), DEFAULT, DEFAULT)
+        if self.hparams["operating_point"] is not None:
+            point = self.best_point(self.val_matches)
         kept = {"threshold": point.threshold, "mask_threshold": point.mask_threshold}
         self.hparams["thresholds"] = kept
         self.log_dict({f"val/{name}": value for name, value in kept.items()} | {"val/f1": point.f1})
 
     def best_point(self, metric: MatchMetric) -> OperatingPoint:
-        """The operating point that suits what was matched best, or both thresholds at .5."""
-        matches, criterion = metric.compute(), self.hparams["operating_point"]
-        if criterion is None:
-            return point_at(matches, DEFAULT, DEFAULT)
-        return best_point(matches, criterion, floor=self.network.roi_heads.score_thresh)
+        """The operating point that suits what was matched best, for F1 unless asked otherwise."""
+        criterion = self.hparams["operating_point"] or "f1"
+        floor = self.network.roi_heads.score_thresh
+        return best_point(metric.compute(), criterion, floor=floor)
 
     def on_test_epoch_start(self) -> None:
         """Forgets the last test."""
