@@ -169,3 +169,14 @@ def test_what_the_mask_head_learns_is_drawn_where_it_was(radius: float) -> None:
     drawn = draw(found["masks"][:, 0].numpy(), found["mask_boxes"].numpy(), (32, 32))[0]
     assert torch.equal(found["boxes"], box)
     assert (drawn == truth.bool().numpy()).all()
+
+
+def test_anchors_stand_where_they_should_in_half_precision() -> None:
+    network = build_mask_rcnn(**TINY).eval()
+    stood: list[torch.Tensor] = []
+    network.rpn.anchor_generator.register_forward_hook(lambda *call: stood.extend(call[2]))
+    for half in (False, True):
+        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=half):
+            network([torch.rand(3, 64, 700)])
+    assert stood[1].dtype == torch.float32
+    assert torch.equal(*stood)

@@ -179,6 +179,13 @@ class DenseAnchors(AnchorGenerator):
         super().__init__(sizes, ratios)
         self.density = int(density)
 
+    def set_cell_anchors(self, dtype: torch.dtype, device: torch.device) -> None:
+        """Anchors stay in float32: of the features' bfloat16 a coordinate above 512 has steps of 4.
+
+        There an anchor of 4 pixels would be moved by half of itself, or have no width.
+        """
+        super().set_cell_anchors(torch.float32, device)
+
     def num_anchors_per_location(self) -> list[int]:
         """For each level."""
         return [count * self.density**2 for count in super().num_anchors_per_location()]
