@@ -11,7 +11,7 @@ from torchvision.models.detection.roi_heads import project_masks_on_boxes
 
 from isgseg.instances.slices import draw
 from isgseg.model.checkpoint import TORCHVISION_NETWORK
-from isgseg.model.mask_rcnn import Transform, build_mask_rcnn
+from isgseg.model.mask_rcnn import Transform, WideRoIAlign, build_mask_rcnn
 
 TINY: dict[str, Any] = {
     "backbone": "resnet18",
@@ -41,6 +41,7 @@ OTHER: dict[str, Any] = {
     "box_width": 17,
     "mask_width": 17,
     "mask_depth": 2,
+    "mask_margin": 1.5,
     "detections": 99,
     "nms_iou": 0.4,
     "score_threshold": 0.2,
@@ -61,6 +62,7 @@ def describe(network: Any) -> dict[str, Any]:
             (roi.score_thresh, roi.nms_thresh, roi.detections_per_img),
             network.transform.scale,
             getattr(rpn.anchor_generator, "density", 1),
+            (getattr(network.transform, "margin", 0), getattr(roi.mask_roi_pool, "margin", 0)),
         ],
     }
 
@@ -151,17 +153,25 @@ def test_the_scale_is_the_same_in_training_and_prediction(scale: float) -> None:
             assert images.image_sizes == [(round(side * scale), round(side * scale))]
 
 
+@pytest.mark.parametrize("off", [0.0, 1.0])
 @pytest.mark.parametrize("radius", [1.5, 2.5, 4.0])
-def test_what_the_mask_head_learns_is_drawn_where_it_was(radius: float) -> None:
-    """The training target of a small disc, given back as a prediction, is that disc."""
+def test_what_the_mask_head_learns_is_drawn_where_it_was(radius: float, off: float) -> None:
+    """The training target of a small disc, given back as a prediction, is that disc.
+
+    With a margin it is so too where the box is off by a pixel, which cuts into the disc.
+    """
     y, x = torch.meshgrid(torch.arange(32) + 0.5, torch.arange(32) + 0.5, indexing="ij")
     truth = ((y - 14) ** 2 + (x - 17) ** 2 <= radius**2).to(torch.uint8)
     ys, xs = truth.nonzero().T
     box = torch.tensor([[xs.min(), ys.min(), xs.max() + 1, ys.max() + 1]]).float()
-    transform = Transform(2.0)
+    transform = Transform(2.0, margin := 4 * off)
+    box += off
     _, targets = transform([torch.rand(3, 32, 32)], [{"boxes": box, "masks": truth[None]}])
     target = targets[0]
-    grid = project_masks_on_boxes(target["masks"], target["boxes"], torch.zeros(1).long(), 28)
+    wide = [target["boxes"]]
+    pool = WideRoIAlign(["0"], output_size=14, sampling_ratio=1, margin=margin)
+    pool({"0": torch.rand(1, 8, 16, 16)}, wide, [(64, 64)])
+    grid = project_masks_on_boxes(target["masks"], wide[0], torch.zeros(1).long(), 28)
     transform.eval()
     found = transform.postprocess(
         [{"boxes": target["boxes"], "masks": grid[:, None]}], [(64, 64)], [(32, 32)]
@@ -180,3 +190,13 @@ def test_anchors_stand_where_they_should_in_half_precision() -> None:
             network([torch.rand(3, 64, 700)])
     assert stood[1].dtype == torch.float32
     assert torch.equal(*stood)
+
+
+def test_proposals_are_in_proportion_to_the_area() -> None:
+    network = build_mask_rcnn(**TINY).eval()
+    counts = []
+    network.roi_heads.box_head.register_forward_hook(lambda *call: counts.append(len(call[2])))
+    for shape in ((64, 64), (256, 256), (512, 512)):
+        network([torch.rand(3, *shape)])
+    assert counts[0] <= TINY["proposals"]
+    assert counts[1:] == [TINY["proposals"], 4 * TINY["proposals"]]

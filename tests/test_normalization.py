@@ -41,6 +41,15 @@ def test_mode_puts_the_cytoplasm_at_mid_grey_and_never_clips() -> None:
     assert grey(np.array([-1.0])) == 0
 
 
+@pytest.mark.parametrize("power", [0.5, 1, 3])
+def test_power_is_the_contrast_around_the_cytoplasm(power: float) -> None:
+    grey = Normalization("mode", power=power).fit(cell())
+    assert grey(np.array([grey.high])) == 128
+    brighter = (1.2**power / (1.2**power + 1)) * 255
+    assert int(grey(np.array([1.2 * grey.high]))[0]) == pytest.approx(brighter, abs=1)
+    assert grey(np.array([-1.0, 0.0, 1e30])).tolist() == [0, 0, 255]
+
+
 def test_window_is_in_the_units_of_the_file() -> None:
     grey = Normalization("window", 0.0, 0.02).fit(cell())
     assert grey(np.array([0.0, 0.01, 0.02, 0.5])).tolist() == [0, 128, 255, 255]
@@ -56,6 +65,7 @@ def test_percentile_is_of_the_whole_volume() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (("mode", None, None, 0), r"normalization\.power is 0; it must be above 0"),
         (("median",), "choose one of mode, window, percentile"),
         (("window",), "needs normalization.low < normalization.high"),
         (("percentile", 90, 10), "got 90 and 10"),

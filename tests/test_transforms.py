@@ -83,6 +83,16 @@ def test_each_option_changes_the_picture_only_where_it_should(
     assert all(other[0].min() >= 0 and other[0].max() <= 1 for other in others)
 
 
+def test_pictures_with_context_are_shown_without_it_as_often_as_asked(sample: Any) -> None:
+    _, target = sample
+    picture = torch.stack([torch.full((64, 64), grey, dtype=torch.uint8) for grey in (10, 20, 30)])
+    augment = Augment(flip=False, drop_context=0.5)
+    seen = [(255 * augment(picture, target, seed)[0][:, 0, 0]).tolist() for seed in range(40)]
+    alone = sum(channels == pytest.approx([20, 20, 20]) for channels in seen)
+    assert 10 < alone < 30
+    assert sum(channels == pytest.approx([10, 20, 30]) for channels in seen) == 40 - alone
+
+
 def test_empty_targets_go_through_every_step(coco_root: Path) -> None:
     picture, target = CocoInstances(coco_root / "train")[5]
     augment = Augment(crop=40, crop_on_object=1.0, scale=(0.9, 1.1), noise=0.1, blur=1.0)

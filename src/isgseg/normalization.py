@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy.special import expit
 from skimage.filters import threshold_otsu
 
 METHODS = ("mode", "window", "percentile", "slice")
@@ -22,25 +23,29 @@ class Normalization:
     """How grey values come from voxels, as kept in `dataset.yaml` and in a checkpoint.
 
     Attributes:
-        method: `mode` maps v to v / (v + cytoplasm), where cytoplasm is the volume's own most
-            frequent value above the background: the cytoplasm is always mid-grey, and nothing,
-            however bright, is clipped. `window` maps [low, high] in the file's own units (LAC per
+        method: `mode` maps v to v^p / (v^p + cytoplasm^p), where p is the power and cytoplasm the
+            volume's own most frequent value above the background: the cytoplasm is always mid-grey,
+            and nothing, however bright, is clipped. `window` maps [low, high] in the file's own units (LAC per
             voxel, say) to [0, 1]. `percentile` does so between two percentiles of the volume.
             `slice` stretches each slice by itself to [0, 1]: what plain torchvision models were
             trained with, and nothing else.
         low: lower end of the window, or percentile; unused by `mode`.
         high: upper end of the window, or percentile; unused by `mode`.
+        power: of `mode`: contrast around the cytoplasm's value; unused by the others.
     """
 
     method: str = "mode"
     low: float | None = None
     high: float | None = None
+    power: float = 1.0
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
             raise ValueError(
                 f"normalization.method is '{self.method}'; choose one of {', '.join(METHODS)}"
             )
+        if self.power <= 0:
+            raise ValueError(f"normalization.power is {self.power}; it must be above 0")
         if self.method in ("window", "percentile") and (
             self.low is None or self.high is None or self.low >= self.high
         ):
@@ -79,7 +84,7 @@ class Normalization:
                 )
         if not low < high:
             raise ValueError(f"{name}: all voxels are {low:.4g}; there is nothing to see in it")
-        return Grey(self.method, float(low), float(high))
+        return Grey(self.method, float(low), float(high), self.power)
 
 
 @dataclass(frozen=True)
@@ -90,11 +95,13 @@ class Grey:
         method: as in `Normalization`.
         low: voxel value that becomes 0.
         high: voxel value that becomes 1, or 1/2 with the method `mode`.
+        power: as in `Normalization`.
     """
 
     method: str
     low: float
     high: float
+    power: float = 1.0
 
     def __call__(self, voxels: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
         """Voxels of any shape to uint8 of the same shape."""
@@ -102,7 +109,11 @@ class Grey:
         if self.method == "slice":
             low, high = float(voxels.min()), float(voxels.max())
         unit = np.maximum((voxels.astype(np.float32) - low) / max(high - low, 1e-30), 0)
-        unit = unit / (unit + 1) if self.method == "mode" else np.minimum(unit, 1)
+        if self.method == "mode":  # the logistic function of the logarithm: no overflow
+            with np.errstate(divide="ignore"):
+                unit = expit(self.power * np.log(unit))
+        else:
+            unit = np.minimum(unit, 1)
         grey: npt.NDArray[np.uint8] = np.rint(unit * 255).astype(np.uint8)
         return grey
 

@@ -13,9 +13,7 @@ from scipy import ndimage as ndi
 
 from isgseg.normalization import Grey
 
-# 70 % of the cytoplasm's value, in the grey of the normalization `mode`: measured cells have their
-# nucleus at 90 % and the medium outside at 43 %.
-EMPTY = 255 * 0.7 / 1.7
+EMPTY = 0.7  # of the cytoplasm's value: measured cells have their nucleus at .9, the medium at .43
 
 
 @dataclass(frozen=True)
@@ -53,7 +51,7 @@ def occupied(picture: npt.NDArray[np.uint8], grey: Grey) -> npt.NDArray[np.bool_
         return np.ones(picture.shape[:2], dtype=bool)
     mean = ndi.uniform_filter(picture.astype(np.float32), (5, 5, 1)[: picture.ndim])
     brightest = mean if mean.ndim == 2 else mean.max(axis=2)
-    return np.asarray(brightest > EMPTY)
+    return np.asarray(brightest > grey(np.array(EMPTY * grey.high)))
 
 
 def plan(occupied: npt.NDArray[np.bool_], margin: int, unit: int, limit: int) -> list[Window]:

@@ -23,6 +23,8 @@ class Augment:
     Args:
         crop: side of the square that is cut out, pixels; null keeps the whole picture.
         crop_on_object: share of crops that hold an object chosen at random.
+        drop_context: share of pictures whose channels, the slices around, all become the slice itself,
+            so that a network that learns from three slices can do with one.
         flip: flip along x and along y, each half of the time, and turn by quarters.
         scale: range of the factor by which pictures are enlarged; [1, 1] is off.
         intensity: range of the factor on grey values; [1, 1] is off.
@@ -34,6 +36,7 @@ class Augment:
         self,
         crop: int | None = None,
         crop_on_object: float = 0.0,
+        drop_context: float = 0.0,
         flip: bool = True,
         scale: Sequence[float] = (1.0, 1.0),
         intensity: Sequence[float] = (1.0, 1.0),
@@ -50,6 +53,8 @@ class Augment:
             steps.append(RandomScale(*scale))
         if crop:
             steps.append(RandomCropOnObject(crop, crop_on_object))
+        if drop_context:
+            steps.append(v2.RandomApply([RepeatSlice()], p=drop_context))
         if flip:
             steps += [v2.RandomHorizontalFlip(), v2.RandomVerticalFlip(), RandomQuarterTurn()]
         steps.append(v2.ToDtype({tv_tensors.Image: torch.float32, "others": None}, scale=True))
@@ -130,6 +135,16 @@ class RandomCropOnObject(v2.Transform):
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
         """Crops."""
         return F.crop(inpt, **params)
+
+
+class RepeatSlice(v2.Transform):
+    """Shows the middle channel in all three, as of a slice without neighbours."""
+
+    _transformed_types = (tv_tensors.Image,)
+
+    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        """Repeats the channel."""
+        return tv_tensors.wrap(inpt[1:2].expand_as(inpt), like=inpt)
 
 
 class RandomQuarterTurn(v2.Transform):

@@ -13,12 +13,19 @@ from torchvision.models.detection import MaskRCNN
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.backbone_utils import BackboneWithFPN
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
+from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
+from torchvision.models.detection.rpn import (
+    RegionProposalNetwork,
+    RPNHead,
+    concat_box_prediction_layers,
+)
 from torchvision.models.detection.transform import GeneralizedRCNNTransform, resize_boxes
 from torchvision.ops import FrozenBatchNorm2d, MultiScaleRoIAlign
 from torchvision.ops.feature_pyramid_network import ExtraFPNBlock
 
 BACKBONES = ("resnet18", "resnet34", "resnet50", "resnet101")
+PATCH = 256  # pixels: the side of isgseg-prepare's patches, for which `proposals` is given
 NORMS: dict[str, Callable[..., nn.Module]] = {
     "batch": nn.BatchNorm2d,
     "group": partial(nn.GroupNorm, 32),
@@ -48,6 +55,7 @@ def build_mask_rcnn(
     box_width: int = 1024,
     mask_width: int = 256,
     mask_depth: int = 4,
+    mask_margin: float = 0.0,
     detections: int = 300,
     nms_iou: float = 0.5,
     score_threshold: float = 0.05,
@@ -71,11 +79,14 @@ def build_mask_rcnn(
         anchor_density: of each anchor, how many stand along each axis between two places of the
             pyramid, evenly spread; see `DenseAnchors`.
         rpn_iou: anchors below the first are background, those above the second are objects.
-        proposals: regions per picture that reach the second stage.
+        proposals: regions that reach the second stage, of a picture of up to 256 x 256 pixels, and
+            in proportion of larger ones; where scale is null, of any picture.
         rois: of those, how many it learns from per picture.
         box_width: width of the box head's two layers.
         mask_width: channels of the mask head.
         mask_depth: convolutions of the mask head.
+        mask_margin: picture pixels (network pixels where scale is null) around a box in which the
+            mask head looks for its object too.
         detections: most objects per picture.
         nms_iou: of two detections that overlap more, the weaker goes.
         score_threshold: weaker detections go.
@@ -96,16 +107,13 @@ def build_mask_rcnn(
         )
     sizes = tuple(tuple(size * (scale or 1) for size in level) for level in anchor_sizes)
     anchors = DenseAnchors(sizes, (tuple(anchor_ratios),) * len(sizes), anchor_density)
-    pool = partial(MultiScaleRoIAlign, [str(i) for i in range(len(stages))], sampling_ratio=2)
+    levels = [str(i) for i in range(len(stages))]
+    # One sample a bin is enough: the bins of small objects are finer than the pyramid as it is.
+    pool = partial(WideRoIAlign, levels, sampling_ratio=2 if scale is None else 1)
+    margin = mask_margin * (scale or 1)
     model = MaskRCNN(
         _pyramid(backbone, list(stages), fpn_channels, NORMS[norm], pooled),
         rpn_anchor_generator=anchors,
-        rpn_bg_iou_thresh=rpn_iou[0],
-        rpn_fg_iou_thresh=rpn_iou[1],
-        rpn_pre_nms_top_n_train=2 * proposals,
-        rpn_pre_nms_top_n_test=proposals,
-        rpn_post_nms_top_n_train=proposals,
-        rpn_post_nms_top_n_test=proposals,
         box_roi_pool=pool(output_size=7),
         box_head=TwoMLPHead(fpn_channels * 7**2, box_width),
         box_predictor=FastRCNNPredictor(box_width, num_classes),
@@ -113,11 +121,13 @@ def build_mask_rcnn(
         box_detections_per_img=detections,
         box_nms_thresh=nms_iou,
         box_score_thresh=score_threshold,
-        mask_roi_pool=pool(output_size=14),
+        mask_roi_pool=pool(output_size=14, margin=margin),
         mask_head=MaskRCNNHeads(fpn_channels, [mask_width] * mask_depth, 1),
         mask_predictor=MaskRCNNPredictor(mask_width, mask_width, num_classes),
     )
-    model.transform = Transform(scale)
+    model.transform = Transform(scale, margin)
+    area = None if scale is None else round(PATCH * scale) ** 2
+    model.rpn = Proposals(anchors, fpn_channels, rpn_iou, proposals, area)
     for head in (model.rpn.head, model.roi_heads.box_predictor, model.roi_heads.mask_predictor):
         head.register_forward_hook(_to_float32)
     return model.to(memory_format=torch.channels_last)
@@ -152,6 +162,85 @@ def _pyramid(
     return BackboneWithFPN(body, layers, widths, channels, extra)
 
 
+class Proposals(RegionProposalNetwork):
+    """torchvision's region proposals, as many on a part of a picture as on the whole.
+
+    Args:
+        anchors: the same number on each level.
+        channels: of the pyramid.
+        iou: anchors below the first are background, those above the second are objects.
+        count: of candidates on each level before suppression, and of proposals after it.
+        area: network pixels of the picture to which the count refers; larger ones have more in
+            proportion. None: it holds for any picture, and training takes twice as many candidates.
+    """
+
+    def __init__(
+        self,
+        anchors: AnchorGenerator,
+        channels: int,
+        iou: Sequence[float],
+        count: int,
+        area: int | None,
+    ) -> None:
+        super().__init__(
+            anchors,
+            RPNHead(channels, anchors.num_anchors_per_location()[0]),
+            fg_iou_thresh=iou[1],
+            bg_iou_thresh=iou[0],
+            batch_size_per_image=256,
+            positive_fraction=0.5,
+            pre_nms_top_n={"training": count if area else 2 * count, "testing": count},
+            post_nms_top_n={"training": count, "testing": count},
+            nms_thresh=0.7,
+        )
+        self.area, self._times = area, 1.0
+
+    def forward(
+        self,
+        images: ImageList,
+        features: dict[str, Tensor],
+        targets: list[dict[str, Tensor]] | None = None,
+    ) -> tuple[list[Tensor], dict[str, Tensor]]:
+        """As torchvision's, but only the anchors that are candidates become boxes.
+
+        On a whole slice that is some thousands of a million.
+        """
+        height, width = images.tensors.shape[-2:]
+        self._times = max(1.0, height * width / self.area) if self.area else 1.0
+        levels = list(features.values())
+        objectness, deltas = self.head(levels)
+        anchors = self.anchor_generator(images, levels)
+        counts = [level[0].numel() for level in objectness]
+        logits, codes = concat_box_prediction_layers(objectness, deltas)
+        scores = logits.detach().reshape(len(anchors), -1)
+        chosen = self._get_top_n_idx(scores, counts)
+        picture = torch.arange(len(anchors), device=chosen.device)[:, None]
+        boxes = self.box_coder.decode(
+            codes.detach().reshape(len(anchors), -1, 4)[picture, chosen].flatten(0, 1),
+            [part[index] for part, index in zip(anchors, chosen, strict=True)],
+        )
+        proposals, _ = self.filter_proposals(
+            boxes.reshape(len(anchors), -1, 4),
+            scores[picture, chosen],
+            images.image_sizes,
+            [min(count, self.pre_nms_top_n()) for count in counts],
+        )
+        if targets is None:
+            return proposals, {}
+        labels, matched = self.assign_targets_to_anchors(anchors, targets)
+        wanted = self.box_coder.encode(matched, anchors)
+        objects, places = self.compute_loss(logits, codes, labels, wanted)
+        return proposals, {"loss_objectness": objects, "loss_rpn_box_reg": places}
+
+    def pre_nms_top_n(self) -> int:
+        """Candidates of each level that enter suppression."""
+        return round(super().pre_nms_top_n() * self._times)
+
+    def post_nms_top_n(self) -> int:
+        """Proposals that leave it."""
+        return round(super().post_nms_top_n() * self._times)
+
+
 class DenseAnchors(AnchorGenerator):
     """torchvision's anchors, with more of each between two places of the pyramid.
 
@@ -178,6 +267,17 @@ class DenseAnchors(AnchorGenerator):
             raise ValueError(f"network.anchor_density is {density}; it must be 1, 2, 3, ...")
         super().__init__(sizes, ratios)
         self.density = int(density)
+        self._known: tuple[Any, Tensor] | None = None
+
+    def forward(self, image_list: ImageList, feature_maps: list[Tensor]) -> list[Tensor]:
+        """As torchvision's, but made once for all pictures of a size: (N, 4) for each picture."""
+        grids = [level.shape[-2:] for level in feature_maps]
+        # Tensors of inference mode are of no use outside of it.
+        mode = torch.is_inference_mode_enabled()
+        key = (image_list.tensors.shape[-2:], grids, feature_maps[0].device, mode)
+        if self._known is None or self._known[0] != key:
+            self._known = key, super().forward(image_list, feature_maps)[0]
+        return [self._known[1]] * len(image_list.image_sizes)
 
     def set_cell_anchors(self, dtype: torch.dtype, device: torch.device) -> None:
         """Anchors stay in float32: of the features' bfloat16 a coordinate above 512 has steps of 4.
@@ -206,6 +306,38 @@ class DenseAnchors(AnchorGenerator):
         return dense
 
 
+class WideRoIAlign(MultiScaleRoIAlign):
+    """torchvision's RoIAlign with a margin around the boxes.
+
+    A box that is a pixel off cuts away a third of a granule of 3 pixels: with a margin the mask
+    head can still draw it whole.
+
+    Args:
+        levels: names of the features that regions are cut from, from fine to coarse.
+        output_size: of the regions.
+        sampling_ratio: samples per bin along each axis.
+        margin: network pixels.
+    """
+
+    def __init__(
+        self, levels: list[str], output_size: int, sampling_ratio: int, margin: float = 0.0
+    ) -> None:
+        super().__init__(levels, output_size, sampling_ratio)
+        self.margin = margin
+
+    def forward(
+        self, x: dict[str, Tensor], boxes: list[Tensor], image_shapes: list[tuple[int, int]]
+    ) -> Tensor:
+        """As torchvision's. The list then holds the wide boxes: the loss cuts its targets there."""
+        boxes[:] = [widen(part, self.margin) for part in boxes]
+        return super().forward(x, boxes, image_shapes)  # type: ignore[no-any-return]
+
+
+def widen(boxes: Tensor, margin: float) -> Tensor:
+    """(N, 4) xyxy boxes with a margin on each side, in the boxes' unit."""
+    return boxes + boxes.new_tensor([-margin, -margin, margin, margin])
+
+
 class _NoExtraLevel(ExtraFPNBlock):
     """Leaves the pyramid as it is: a level for objects larger than any granule costs time."""
 
@@ -227,12 +359,13 @@ class Transform(GeneralizedRCNNTransform):
 
     Args:
         scale: network pixels per picture pixel; None resizes by the picture's shape to 800 pixels.
+        margin: network pixels around boxes that masks reach.
     """
 
-    def __init__(self, scale: float | None) -> None:
+    def __init__(self, scale: float | None, margin: float = 0.0) -> None:
         # ImageNet's mean and standard deviation, which torchvision's weights expect.
         super().__init__(800, 1333, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
-        self.scale = scale
+        self.scale, self.margin = scale, margin
 
     def resize(
         self, image: Tensor, target: dict[str, Tensor] | None = None
@@ -271,6 +404,7 @@ class Transform(GeneralizedRCNNTransform):
         for found, network, picture in zip(result, image_shapes, original_image_sizes, strict=True):
             # roi_align, which cuts the mask targets, takes a pixel's index for its centre: what the
             # mask head has learnt lies half a network pixel before the box.
-            found["mask_boxes"] = resize_boxes(found["boxes"] + 0.5, network, picture)
+            wide = widen(found["boxes"], self.margin)
+            found["mask_boxes"] = resize_boxes(wide + 0.5, network, picture)
             found["boxes"] = resize_boxes(found["boxes"], network, picture)
         return result
