@@ -8,6 +8,7 @@ from conftest import Compose
 from omegaconf import OmegaConf
 from torchvision.models.detection import maskrcnn_resnet50_fpn
 from torchvision.models.detection.roi_heads import project_masks_on_boxes
+from torchvision.models.detection.rpn import RegionProposalNetwork
 
 from isgseg.instances.slices import draw
 from isgseg.model.checkpoint import TORCHVISION_NETWORK
@@ -200,3 +201,23 @@ def test_proposals_are_in_proportion_to_the_area() -> None:
         network([torch.rand(3, *shape)])
     assert counts[0] <= TINY["proposals"]
     assert counts[1:] == [TINY["proposals"], 4 * TINY["proposals"]]
+
+
+def test_targets_of_anchors_are_torchvisions() -> None:
+    torch.manual_seed(0)
+    network = build_mask_rcnn(**TINY)
+    corner = torch.rand(9, 2) * 40
+    targets = [{"boxes": torch.cat([corner, corner + 1 + 12 * torch.rand(9, 2)], 1)}]
+    targets.append({"boxes": torch.zeros(0, 4)})
+    stood: list[torch.Tensor] = []
+    network.rpn.anchor_generator.register_forward_hook(lambda *call: stood.extend(call[2]))
+    network.eval()([torch.rand(3, 64, 64)] * 2)
+    ours = network.rpn.assign_targets_to_anchors(stood, targets)
+    theirs = RegionProposalNetwork.assign_targets_to_anchors(network.rpn, stood, targets)
+    for (label, match), (their_label, their_match) in zip(
+        zip(*ours, strict=True), zip(*theirs, strict=True), strict=True
+    ):
+        assert torch.equal(label, their_label)
+        assert torch.equal(match[label > 0], their_match[label > 0])
+    assert (ours[0][0] > 0).sum() >= 9
+    assert not ours[0][1].any()

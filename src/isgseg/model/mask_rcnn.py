@@ -232,6 +232,25 @@ class Proposals(RegionProposalNetwork):
         objects, places = self.compute_loss(logits, codes, labels, wanted)
         return proposals, {"loss_objectness": objects, "loss_rpn_box_reg": places}
 
+    def assign_targets_to_anchors(
+        self, anchors: list[Tensor], targets: list[dict[str, Tensor]]
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """As torchvision's, but only anchors that touch an object are compared with the objects.
+
+        The others, nearly all of them, are background.
+        """
+        near = [
+            _touching(part, target["boxes"]) for part, target in zip(anchors, targets, strict=True)
+        ]
+        some = [part[index] for part, index in zip(anchors, near, strict=True)]
+        labels, matched = [], []
+        for part, index, label, match in zip(
+            anchors, near, *super().assign_targets_to_anchors(some, targets), strict=True
+        ):
+            labels.append(part.new_zeros(len(part)).index_copy(0, index, label))
+            matched.append(part.index_copy(0, index, match))
+        return labels, matched
+
     def pre_nms_top_n(self) -> int:
         """Candidates of each level that enter suppression."""
         return round(super().pre_nms_top_n() * self._times)
@@ -239,6 +258,19 @@ class Proposals(RegionProposalNetwork):
     def post_nms_top_n(self) -> int:
         """Proposals that leave it."""
         return round(super().post_nms_top_n() * self._times)
+
+
+def _touching(anchors: Tensor, boxes: Tensor) -> Tensor:
+    """Indices of the anchors, (N, 4), that overlap one of the boxes, (K, 4); the first if none do.
+
+    The first stands in because torchvision compares with one anchor at least.
+    """
+    low_x, low_y, high_x, high_y = anchors.T.contiguous()
+    touches = torch.zeros_like(low_x, dtype=torch.bool)
+    for x0, y0, x1, y1 in boxes.tolist():
+        touches |= (low_x < x1) & (high_x > x0) & (low_y < y1) & (high_y > y0)
+    touches[0] |= not touches.any()
+    return touches.nonzero()[:, 0]
 
 
 class DenseAnchors(AnchorGenerator):
