@@ -25,10 +25,10 @@ class Normalization:
     Attributes:
         method: `mode` maps v to v^p / (v^p + cytoplasm^p), where p is the power and cytoplasm the
             volume's own most frequent value above the background: the cytoplasm is always mid-grey,
-            and nothing, however bright, is clipped. `window` maps [low, high] in the file's own units (LAC per
-            voxel, say) to [0, 1]. `percentile` does so between two percentiles of the volume.
-            `slice` stretches each slice by itself to [0, 1]: what plain torchvision models were
-            trained with, and nothing else.
+            and nothing, however bright, is clipped. `window` maps [low, high] in the file's own
+            units (LAC per voxel, say) to [0, 1]. `percentile` does so between two percentiles of
+            the volume. `slice` stretches each slice by itself to [0, 1]: what plain torchvision
+            models were trained with, and nothing else.
         low: lower end of the window, or percentile; unused by `mode`.
         high: upper end of the window, or percentile; unused by `mode`.
         power: of `mode`: contrast around the cytoplasm's value; unused by the others.

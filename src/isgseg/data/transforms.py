@@ -23,8 +23,8 @@ class Augment:
     Args:
         crop: side of the square that is cut out, pixels; null keeps the whole picture.
         crop_on_object: share of crops that hold an object chosen at random.
-        drop_context: share of pictures whose channels, the slices around, all become the slice itself,
-            so that a network that learns from three slices can do with one.
+        drop_context: share of pictures whose channels, the slices around, all become the slice
+            itself, so that a network that learns from three slices can do with one.
         flip: flip along x and along y, each half of the time, and turn by quarters.
         scale: range of the factor by which pictures are enlarged; [1, 1] is off.
         intensity: range of the factor on grey values; [1, 1] is off.
