@@ -253,11 +253,13 @@ class Proposals(RegionProposalNetwork):
 
     def pre_nms_top_n(self) -> int:
         """Candidates of each level that enter suppression."""
-        return round(super().pre_nms_top_n() * self._times)
+        count: int = super().pre_nms_top_n()
+        return round(count * self._times)
 
     def post_nms_top_n(self) -> int:
         """Proposals that leave it."""
-        return round(super().post_nms_top_n() * self._times)
+        count: int = super().post_nms_top_n()
+        return round(count * self._times)
 
 
 def _touching(anchors: Tensor, boxes: Tensor) -> Tensor:
