@@ -12,7 +12,8 @@ from torchvision.models.detection.rpn import RegionProposalNetwork
 
 from isgseg.instances.slices import draw
 from isgseg.model.checkpoint import TORCHVISION_NETWORK
-from isgseg.model.mask_rcnn import Transform, WideRoIAlign, build_mask_rcnn
+from isgseg.model.mask_rcnn import Transform, build_mask_rcnn
+from isgseg.model.regions import RegionAlign
 
 TINY: dict[str, Any] = {
     "backbone": "resnet18",
@@ -170,7 +171,7 @@ def test_what_the_mask_head_learns_is_drawn_where_it_was(radius: float, off: flo
     _, targets = transform([torch.rand(3, 32, 32)], [{"boxes": box, "masks": truth[None]}])
     target = targets[0]
     wide = [target["boxes"]]
-    pool = WideRoIAlign(["0"], output_size=14, sampling_ratio=1, margin=margin)
+    pool = RegionAlign(["0"], output_size=14, sampling_ratio=1, margin=margin)
     pool({"0": torch.rand(1, 8, 16, 16)}, wide, [(64, 64)])
     grid = project_masks_on_boxes(target["masks"], wide[0], torch.zeros(1).long(), 28)
     transform.eval()

@@ -13,7 +13,8 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from isgseg.data.coco import CocoInstances
-from isgseg.data.patches import annotate, drop_small, starts
+from isgseg.data.patches import annotate, drop_small, picture_of, starts
+from isgseg.normalization import Grey
 from isgseg.prepare import prepare
 from isgseg.volume import write_volume
 
@@ -71,6 +72,7 @@ def test_the_dataset_tells_where_it_comes_from(cells: Path, config: Compose) -> 
         "patches.axes=[z,x]",
         "patches.slice_step=2",
         "patches.context=1",
+        "patches.context=2",
         "patches.min_pixels=60",
         "patches.empty_share=0.0",
         "normalization={method:window,low:0,high:2}",
@@ -101,6 +103,17 @@ def test_context_holds_the_neighbouring_slices(cells: Path, config: Compose) -> 
     assert np.array_equal(pictures[3][..., 0], pictures[2][..., 1])
     assert np.array_equal(pictures[3][..., 2], pictures[4][..., 1])
     assert np.array_equal(pictures[0][..., 0], pictures[0][..., 1])
+
+
+def test_wide_context_holds_means_of_the_slices_on_either_side() -> None:
+    slices = np.array([0, 10, 40, 90, 160])[:, None, None]
+    grey = Grey("window", 0, 255)
+    assert picture_of(slices, grey, 2, 2).ravel().tolist() == [50, 40, 80]
+    assert picture_of(slices, grey, 0, 2).ravel().tolist() == [5, 0, 20]
+    assert picture_of(slices, grey, 4, 2).ravel().tolist() == [125, 160, 100]
+    for index in range(5):
+        other = picture_of(slices[::-1], grey, 4 - index, 2)
+        assert np.array_equal(picture_of(slices, grey, index, 2), other)
 
 
 def test_patches_cover_every_pixel() -> None:
@@ -192,7 +205,7 @@ def test_bad_volumes_are_named(cells: Path, config: Compose, spoil: object, mess
         ("val=[a,b,c]", "leaves the train split empty"),
         ("patches.size=0", "patches.size is 0"),
         ("patches.axes=[w]", "choose from z, y and x"),
-        ("patches.context=2", "choose 0 or 1"),
+        ("patches.context=3", "choose 0, 1 or 2"),
         ("patches.empty_share=1", "must be in"),
         ("volumes=null", "give volumes=, labels= and val=, or data=phantom"),
     ],

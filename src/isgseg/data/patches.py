@@ -31,7 +31,8 @@ class PatchSettings:
         stride: distance between neighbouring patches, pixels.
         axes: the axes along which slices are taken, of z, y and x.
         slice_step: every how many slices one is taken.
-        context: 0 for grey pictures; 1 for colour pictures of the slices before, at and after.
+        context: 0 for grey pictures; 1 or 2 for colour pictures that show that many slices on
+            either side too; see `picture_of`.
         min_pixels: sections of an object smaller than this are left out, and counted.
         empty_share: share of patches without any object that is allowed in the training split.
     """
@@ -50,8 +51,8 @@ class PatchSettings:
                 raise ValueError(f"patches.{name} is {getattr(self, name)}; it must be at least 1")
         if not self.axes or not set(self.axes) <= set(AXES):
             raise ValueError(f"patches.axes is {list(self.axes)}; choose from z, y and x")
-        if self.context not in (0, 1):
-            raise ValueError(f"patches.context is {self.context}; choose 0 or 1")
+        if self.context not in (0, 1, 2):
+            raise ValueError(f"patches.context is {self.context}; choose 0, 1 or 2")
         if not 0 <= self.empty_share < 1:
             raise ValueError(f"patches.empty_share is {self.empty_share}; it must be in [0, 1)")
 
@@ -142,15 +143,26 @@ def picture_of(
         slices: (n, H, W) voxels.
         grey: the volume's normalization.
         index: which slice.
-        context: 0, or 1 for the neighbours as first and last channel (the slice itself at an end).
+        context: 0; 1 for the slices before and after as first and last channel; 2 for the mean of
+            the two slices next to it as first, and of the two behind those as last channel, which
+            have less noise and are the same from either end. The end slices stand in for those
+            beyond.
 
     Returns:
         (H, W) uint8, or (H, W, 3) with context.
     """
     if context == 0:
         return grey(slices[index])
-    around = [max(index - 1, 0), index, min(index + 1, len(slices) - 1)]
-    return np.stack([grey(slices[i]) for i in around], axis=-1)
+
+    def at(distance: int) -> npt.NDArray[Any]:
+        return slices[min(max(index + distance, 0), len(slices) - 1)]
+
+    if context == 1:
+        channels = [at(-1), at(0), at(1)]
+    else:
+        means = [(at(-d).astype(np.float32) + at(d)) / 2 for d in (1, 2)]
+        channels = [means[0], at(0), means[1]]
+    return np.stack([grey(channel) for channel in channels], axis=-1)
 
 
 def cut_volume(

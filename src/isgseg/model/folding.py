@@ -12,7 +12,8 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 from torchvision.models.detection import MaskRCNN
 from torchvision.ops import FrozenBatchNorm2d
 
-STRIDE = 32  # network pixels of which torchvision pads sides to a multiple
+from isgseg.model.regions import STRIDE
+
 NORMS = (nn.BatchNorm2d, FrozenBatchNorm2d)  # those that are fixed once trained
 STATISTICS = ("running_mean", "running_var", "eps", "weight", "bias")
 

@@ -14,10 +14,11 @@ from torchvision.models.detection.backbone_utils import BackboneWithFPN
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
 from torchvision.models.detection.transform import GeneralizedRCNNTransform, resize_boxes
-from torchvision.ops import FrozenBatchNorm2d, MultiScaleRoIAlign
+from torchvision.ops import FrozenBatchNorm2d
 from torchvision.ops.feature_pyramid_network import ExtraFPNBlock
 
 from isgseg.model.proposals import DenseAnchors, Proposals
+from isgseg.model.regions import STRIDE, RegionAlign, widen
 
 BACKBONES = ("resnet18", "resnet34", "resnet50", "resnet101")
 PATCH = 256  # pixels: the side of isgseg-prepare's patches, for which `proposals` is given
@@ -104,7 +105,7 @@ def build_mask_rcnn(
     anchors = DenseAnchors(sizes, (tuple(anchor_ratios),) * len(sizes), anchor_density)
     levels = [str(i) for i in range(len(stages))]
     # One sample a bin is enough: the bins of small objects are finer than the pyramid as it is.
-    pool = partial(WideRoIAlign, levels, sampling_ratio=2 if scale is None else 1)
+    pool = partial(RegionAlign, levels, sampling_ratio=2 if scale is None else 1)
     margin = mask_margin * (scale or 1)
     model = MaskRCNN(
         _pyramid(backbone, list(stages), fpn_channels, NORMS[norm], pooled),
@@ -157,38 +158,6 @@ def _pyramid(
     return BackboneWithFPN(body, layers, widths, channels, extra)
 
 
-class WideRoIAlign(MultiScaleRoIAlign):
-    """torchvision's RoIAlign with a margin around the boxes.
-
-    A box that is a pixel off cuts away a third of a granule of 3 pixels: with a margin the mask
-    head can still draw it whole.
-
-    Args:
-        levels: names of the features that regions are cut from, from fine to coarse.
-        output_size: of the regions.
-        sampling_ratio: samples per bin along each axis.
-        margin: network pixels.
-    """
-
-    def __init__(
-        self, levels: list[str], output_size: int, sampling_ratio: int, margin: float = 0.0
-    ) -> None:
-        super().__init__(levels, output_size, sampling_ratio)
-        self.margin = margin
-
-    def forward(
-        self, x: dict[str, Tensor], boxes: list[Tensor], image_shapes: list[tuple[int, int]]
-    ) -> Tensor:
-        """As torchvision's. The list then holds the wide boxes: the loss cuts its targets there."""
-        boxes[:] = [widen(part, self.margin) for part in boxes]
-        return super().forward(x, boxes, image_shapes)  # type: ignore[no-any-return]
-
-
-def widen(boxes: Tensor, margin: float) -> Tensor:
-    """(N, 4) xyxy boxes with a margin on each side, in the boxes' unit."""
-    return boxes + boxes.new_tensor([-margin, -margin, margin, margin])
-
-
 class _NoExtraLevel(ExtraFPNBlock):
     """Leaves the pyramid as it is: a level for objects larger than any granule costs time."""
 
@@ -235,7 +204,7 @@ class Transform(GeneralizedRCNNTransform):
             target = {**target, "boxes": boxes, "masks": masks[:, 0]}
         return image, target
 
-    def batch_images(self, images: list[Tensor], size_divisible: int = 32) -> Tensor:
+    def batch_images(self, images: list[Tensor], size_divisible: int = STRIDE) -> Tensor:
         """Pictures padded into one batch, in the memory order that convolutions are fastest in."""
         batch: Tensor = super().batch_images(images, size_divisible)
         return batch.contiguous(memory_format=torch.channels_last)
