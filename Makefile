@@ -19,7 +19,7 @@ $(VENV)/installed: pyproject.toml constraints.txt
 install: $(VENV)/installed
 
 demo: install
-	$(BIN)/isgseg-prepare data=phantom patches.slice_step=4 patches.context=1 output_dir=$(DEMO)/data overwrite=true hydra.run.dir=$(DEMO)/prepare
+	$(BIN)/isgseg-prepare data=phantom patches.slice_step=4 patches.context=2 output_dir=$(DEMO)/data overwrite=true hydra.run.dir=$(DEMO)/prepare
 	$(BIN)/isgseg-train experiment=quickstart data.root=$(DEMO)/data hydra.run.dir=$(DEMO)/train
 	$(BIN)/isgseg-evaluate ckpt_path=$(CHECKPOINT) data.root=$(DEMO)/data hydra.run.dir=$(DEMO)/evaluate
 	$(BIN)/isgseg-predict ckpt_path=$(CHECKPOINT) volumes=$(CELL).mrc output_dir=$(DEMO)/labels overwrite=true hydra.run.dir=$(DEMO)/predict
