@@ -42,7 +42,7 @@ def slab() -> Phantom:
 def test_conf_lists_every_parameter_with_its_default() -> None:
     parameters = dict(inspect.signature(make_phantom).parameters)
     del parameters["seed"]
-    listed = {k: v for k, v in SETTINGS.items() if k not in ("train_seeds", "val_seeds")}
+    listed = {k: v for k, v in SETTINGS.items() if k not in ("train_seeds", "val_seeds", "train")}
     assert list(listed) == list(parameters)
     for name, parameter in parameters.items():
         default = parameter.default
@@ -79,7 +79,7 @@ def test_other_seed_other_cell(crowded: Phantom) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", [k for k in SETTINGS if k not in ("train_seeds", "val_seeds", "shape")]
+    "name", [k for k in SETTINGS if k not in ("train_seeds", "val_seeds", "train", "shape")]
 )
 def test_every_parameter_changes_the_cell(name: str, crowded: Phantom) -> None:
     bead, wall, band = (f"{k}_probability" for k in ("bead", "capillary", "blank"))

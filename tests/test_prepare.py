@@ -254,6 +254,7 @@ def test_phantom_cells_are_made_and_prepared(tmp_path: Path, config: Compose) ->
             "data.phantom.train_seeds=[0]",
             "data.phantom.val_seeds=[5]",
             "data.phantom.granule_density=[8,9]",
+            "data.phantom.train={granule_density:[30,31]}",
             "data.phantom.bead_probability=0",
             f"output_dir={tmp_path / 'phantom'}",
         )
@@ -263,6 +264,6 @@ def test_phantom_cells_are_made_and_prepared(tmp_path: Path, config: Compose) ->
             assert (root / "volumes" / f"phantom_{seed}{suffix}.mrc").is_file()
     facts = OmegaConf.load(root / "dataset.yaml")
     assert [Path(entry.file).is_file() for entry in facts.volumes] == [True, True]
-    assert facts.objects.train.objects > 5
+    assert facts.objects.train.objects > 1.5 * facts.objects.val.objects > 5
     with pytest.raises(ValueError, match="share a seed"):
         prepare(config("prepare", "data=phantom", "data.phantom.val_seeds=[0]"))

@@ -45,7 +45,9 @@ def test_each_box_is_cut_from_torchvisions_level() -> None:
 def test_a_small_picture_has_the_scale_of_its_padding() -> None:
     """Torchvision takes 16 of 40 pixels for half, where it is a quarter of the padded 64."""
     feature = torch.arange(16.0).expand(1, 1, 16, 16)
-    region = RegionAlign(["0"], 1, 1)({"0": feature}, [torch.tensor([[8.0, 8, 16, 16]])], [(40, 40)])
+    region = RegionAlign(["0"], 1, 1)(
+        {"0": feature}, [torch.tensor([[8.0, 8, 16, 16]])], [(40, 40)]
+    )
     assert region.item() == 12 / 4
 
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import logging
-import os
 import shutil
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +13,6 @@ from omegaconf import DictConfig, OmegaConf
 from isgseg.config import CONFIG_DIR, friendly_errors
 
 log = logging.getLogger(__name__)
-MOST_AT_ONCE = 4  # phantom cells; a whole one takes 0.9 GB while it is made
 
 
 def prepare(cfg: DictConfig) -> Path:
@@ -99,35 +96,25 @@ def find_pairs(cfg: DictConfig) -> list[tuple[Path, Path]]:
 
 
 def write_phantoms(settings: dict[str, Any], folder: Path) -> tuple[list[Path], list[str]]:
-    """Makes the synthetic cells; returns their files and the stems of the validation ones.
-
-    Several cells at once, because numpy keeps one core busy; a cell depends on its seed alone.
-    """
+    """Makes the synthetic cells; returns their files and the stems of the validation ones."""
     from tqdm import tqdm
+
+    from isgseg.phantom import make_phantom
+    from isgseg.volume import write_volume
 
     train, val = settings.pop("train_seeds"), settings.pop("val_seeds")
     otherwise = settings.pop("train") or {}
     names = {seed: f"phantom_{seed:04d}" for seed in (*train, *val)}
     if len(names) < len(train) + len(val):
         raise ValueError(f"train_seeds {train} and val_seeds {val} share a seed: name each once")
-    volumes = [folder / "volumes" / f"{name}.mrc" for name in names.values()]
-    each = [settings | otherwise if seed in train else settings for seed in names]
-    with ProcessPoolExecutor(min(MOST_AT_ONCE, os.cpu_count() or 1)) as pool:
-        made = pool.map(_write_phantom, names, each, volumes)
-        for _ in tqdm(made, desc="Phantom cells", total=len(names)):
-            pass
+    volumes = []
+    for seed, name in tqdm(names.items(), desc="Phantom cells"):
+        cell = make_phantom(seed, **(settings | otherwise if seed in train else settings))
+        target = folder / "volumes" / f"{name}.mrc"
+        volumes.append(write_volume(target, cell.volume, cell.voxel_size))
+        for kind, labels in (("labels", cell.labels), ("organelles", cell.organelles)):
+            write_volume(target.with_name(f"{name}_{kind}.mrc"), labels, cell.voxel_size)
     return volumes, [names[seed] for seed in val]
-
-
-def _write_phantom(seed: int, settings: dict[str, Any], target: Path) -> None:
-    """One cell, with its labels and organelles beside it."""
-    from isgseg.phantom import make_phantom
-    from isgseg.volume import write_volume
-
-    cell = make_phantom(seed, **settings)
-    write_volume(target, cell.volume, cell.voxel_size)
-    for kind, labels in (("labels", cell.labels), ("organelles", cell.organelles)):
-        write_volume(target.with_name(f"{target.stem}_{kind}.mrc"), labels, cell.voxel_size)
 
 
 @hydra.main(version_base="1.3", config_path=CONFIG_DIR, config_name="prepare")

@@ -1,4 +1,4 @@
-"""Cutting regions out of the pyramid: RoIAlign with a margin, in a fraction of the time on a CPU."""
+"""Cutting regions out of the pyramid: RoIAlign with a margin, in less time on a CPU."""
 
 from __future__ import annotations
 
@@ -53,10 +53,8 @@ class RegionAlign(MultiScaleRoIAlign):
         return regions
 
 
-def cut_regions(
-    features: Tensor, rois: Tensor, size: int, scale: float, samples: int
-) -> Tensor:
-    """RoIAlign (He et al., Mask R-CNN, 2017), equal to `torchvision.ops.roi_align` but for rounding.
+def cut_regions(features: Tensor, rois: Tensor, size: int, scale: float, samples: int) -> Tensor:
+    """RoIAlign (He et al., Mask R-CNN, 2017), as `torchvision.ops.roi_align` but for rounding.
 
     A bin is a weighted sum of pixels, each with all its channels side by side in memory, which is
     what an embedding bag sums. On a CPU that takes a seventh of the time of torchvision's loops,
