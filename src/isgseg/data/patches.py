@@ -155,7 +155,8 @@ def picture_of(
         return grey(slices[index])
 
     def at(distance: int) -> npt.NDArray[Any]:
-        return slices[min(max(index + distance, 0), len(slices) - 1)]
+        nearest: npt.NDArray[Any] = slices[min(max(index + distance, 0), len(slices) - 1)]
+        return nearest
 
     if context == 1:
         channels = [at(-1), at(0), at(1)]
