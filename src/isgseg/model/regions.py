@@ -44,12 +44,13 @@ class RegionAlign(MultiScaleRoIAlign):
         picture = torch.cat([torch.full_like(part[:, :1], i) for i, part in enumerate(boxes)])
         rois = torch.cat([picture, torch.cat(boxes)], dim=1)
         size = self.output_size[0]
-        regions = rois.new_zeros((len(rois), features[0].shape[1], size, size))
-        regions = regions.contiguous(memory_format=torch.channels_last)
+        shape = (len(rois), features[0].shape[1], size, size)
+        regions = torch.empty(shape, device=rois.device, memory_format=torch.channels_last)
         for number, (feature, power) in enumerate(zip(features, powers, strict=True)):
             chosen = torch.nonzero(level == number)[:, 0]
-            part = cut_regions(feature, rois[chosen], size, 0.5**power, self.sampling_ratio)
-            regions = regions.index_copy(0, chosen, part)
+            if len(chosen):
+                part = cut_regions(feature, rois[chosen], size, 0.5**power, self.sampling_ratio)
+                regions[chosen] = part
         return regions
 
 
@@ -62,7 +63,7 @@ def cut_regions(features: Tensor, rois: Tensor, size: int, scale: float, samples
 
     Args:
         features: (N, C, H, W); fastest where channels are last in memory.
-        rois: (K, 5): the number of the picture, and its xyxy, in network pixels.
+        rois: (K, 5), at least one: the number of the picture, and its xyxy, in network pixels.
         size: bins along each axis.
         scale: feature pixels per network pixel.
         samples: in a bin along each axis.
@@ -75,8 +76,6 @@ def cut_regions(features: Tensor, rois: Tensor, size: int, scale: float, samples
     count = len(rois)
     picture, start = rois[:, 0].long(), rois[:, 1:3] * scale
     extent = (rois[:, 3:5] * scale - start).clamp(min=1)
-    if count == 0:
-        return rows.new_zeros((0, channels, size, size))
     x, x_weight = _neighbours(start[:, :1], extent[:, :1], size * samples, width)
     y, y_weight = _neighbours(start[:, 1:], extent[:, 1:], size * samples, height)
     y = y + picture[:, None, None] * height
