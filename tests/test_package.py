@@ -66,7 +66,8 @@ def test_the_wheel_carries_conf_and_runs_from_an_empty_folder(tmp_path: Path) ->
     empty.mkdir()
     script = str(tmp_path / "env" / "bin" / "isgseg-prepare")
     overrides = ["data=phantom", "data.phantom.shape=[8,64,64]", "data.phantom.train_seeds=[0]"]
-    overrides += ["data.phantom.granule_density=[20,21]", "output_dir=dataset"]
+    overrides += ["data.phantom.granule_density=[20,21]", "data.phantom.train=null"]
+    overrides += ["output_dir=dataset"]
     run = subprocess.run(
         [script, *overrides], cwd=empty, capture_output=True, text=True, check=False
     )
