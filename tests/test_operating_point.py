@@ -89,10 +89,13 @@ def test_an_unknown_criterion_is_named() -> None:
 
 def test_thresholds_that_are_given_go_before_the_checkpoints() -> None:
     tuned = {"thresholds": {"threshold": 0.3, "mask_threshold": 0.4}}
-    assert choose_thresholds(tuned) == (0.3, 0.4)
-    assert choose_thresholds(tuned, 0.7) == (0.7, 0.4)
-    assert choose_thresholds(tuned, None, 0.0) == (0.3, 0.0)
-    assert choose_thresholds({"thresholds": None}) == choose_thresholds({}) == (0.5, 0.5)
+    assert choose_thresholds(tuned) == (0.3, 0.4, 0.3)
+    assert choose_thresholds(tuned, 0.7) == (0.7, 0.4, 0.7)
+    assert choose_thresholds(tuned, None, 0.0) == (0.3, 0.0, 0.3)
+    assert choose_thresholds({"thresholds": None}) == choose_thresholds({}) == (0.5, 0.5, 0.5)
+    tuned["thresholds"]["granule_threshold"] = 0.8
+    assert choose_thresholds(tuned) == (0.3, 0.4, 0.8)
+    assert choose_thresholds(tuned, 0.7) == (0.7, 0.4, 0.7)
 
 
 def square(*corners: tuple[int, int, int]) -> npt.NDArray[np.uint8]:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from conftest import TINY_NETWORK, TINY_RUN, Compose, balls, save_pair
+from omegaconf import OmegaConf
 
+from isgseg.callbacks import fullest
 from isgseg.evaluate import evaluate
+from isgseg.model.checkpoint import load_module
 from isgseg.train import train
 
 
@@ -48,7 +52,7 @@ def run(config: Compose, root: Path, trained: Path, *overrides: str) -> float | 
 
 def scored(cell: tuple[Path, Path]) -> list[str]:
     return [
-        "callbacks=volume_score",
+        "callbacks.volume_score.slices=null",
         f"callbacks.volume_score.volume={cell[0]}",
         f"callbacks.volume_score.labels={cell[1]}",
     ]
@@ -90,6 +94,101 @@ def test_it_is_the_f1_that_evaluate_gives_the_averaged_weights_of_the_checkpoint
         assert scores["pooled"]["f1"] == f1
     assert f1 is not None
     assert f1 > 0.5 if threshold == 0.5 else f1 < 1
+
+
+@pytest.mark.parametrize("criterion", ["f1", "count"])
+def test_it_tunes_what_granules_must_score_on_the_volume_of_the_dataset(
+    config: Compose,
+    root: Path,
+    trained: Path,
+    cell: tuple[Path, Path],
+    tmp_path: Path,
+    criterion: str,
+) -> None:
+    sources = [
+        {"file": "gone.mrc", "labels": "gone_labels.mrc", "split": "val"},
+        {"file": "train.mrc", "labels": "train_labels.mrc", "split": "train"},
+        {"file": str(cell[0]), "labels": str(cell[1]), "split": "val"},
+    ]
+    facts = OmegaConf.load(root / "dataset.yaml")
+    OmegaConf.save({**facts, "volumes": sources}, root / "dataset.yaml")  # type: ignore[dict-item]
+    f1 = run(
+        config,
+        root,
+        trained,
+        f"model.operating_point={criterion}",
+        "optimized_metric=val/f1_3d",
+        *("trainer.max_epochs=1", "model.lr=0.0001"),
+    )
+    final = tmp_path / "train" / "checkpoints" / "isg_mask_rcnn_final.pth"
+    tuned = load_module(final).hparams["thresholds"]
+    assert set(tuned) == {"threshold", "mask_threshold", "granule_threshold"}
+
+    def scores(granule: float) -> dict[str, float]:
+        content = torch.load(final, weights_only=True)
+        content["hyper_parameters"]["thresholds"] = tuned | {"granule_threshold": granule}
+        torch.save(content, tmp_path / "changed.pth")
+        return evaluate(  # type: ignore[no-any-return]
+            config(
+                "evaluate",
+                f"ckpt_path={tmp_path / 'changed.pth'}",
+                f"volumes={cell[0]}",
+                f"labels={cell[1]}",
+                *("precision=32-true", "device=cpu", "progress=false"),
+            )
+        )["pooled"]
+
+    chosen = scores(tuned["granule_threshold"])
+    assert chosen["f1"] == f1
+    for other in (0.0, 0.2, 0.4, 0.6, 0.8, 0.9, 0.99):
+        if criterion == "f1":
+            assert scores(other)["f1"] <= chosen["f1"]
+        else:
+            assert abs(scores(other)["count_error"]) >= abs(chosen["count_error"])
+
+
+def test_without_a_volume_granules_need_what_detections_need(
+    config: Compose,
+    root: Path,
+    trained: Path,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with caplog.at_level("INFO"):
+        run(config, root, trained, "trainer.max_epochs=1", "model.lr=0.0001")
+    assert "names no validation volume that is there" in caplog.text
+    module = load_module(tmp_path / "train" / "checkpoints" / "isg_mask_rcnn_final.pth")
+    assert set(module.hparams["thresholds"]) == {"threshold", "mask_threshold"}
+
+
+def test_the_fullest_slices_are_taken() -> None:
+    truth = np.zeros((9, 4, 4), np.uint8)
+    truth[5:7] = 1
+    truth[1, 0, 0] = 1
+    assert fullest(truth, 3) == slice(4, 7)
+    assert fullest(truth, 1) == slice(5, 6)
+    assert fullest(truth, 9) == fullest(truth, 20) == fullest(truth, None) == slice(0, 9)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("callbacks.volume_score.labels=null", "give both or none"),
+        ("callbacks.volume_score.slices=0", r"slices=0 must be 1 or more, or null"),
+    ],
+)
+def test_what_cannot_be_scored_is_named(
+    config: Compose,
+    root: Path,
+    trained: Path,
+    cell: tuple[Path, Path],
+    override: str,
+    message: str,
+) -> None:
+    from hydra.errors import InstantiationException
+
+    with pytest.raises(InstantiationException, match=message):
+        run(config, root, trained, *scored(cell), override)
 
 
 def test_the_scores_of_patches_stay_as_they_are(

@@ -142,7 +142,7 @@ def operating_points(module: MaskRCNNModule, path: Path) -> dict[str, dict[str, 
 
     matches = module.test_matches.compute()
     points = {
-        "checkpoint": point_at(matches, *choose_thresholds(module.hparams)),
+        "checkpoint": point_at(matches, *choose_thresholds(module.hparams)[:2]),
         "best": module.best_point(module.test_matches),
     }
     with replacing(path) as beside:

@@ -18,7 +18,7 @@ from isgseg.instances.linking import LinkSettings, SliceLinker
 from isgseg.instances.sections import Floats, Ints, Labels
 from isgseg.instances.slices import join_touching, label_slice, number_all
 from isgseg.model.module import MaskRCNNModule
-from isgseg.model.operating_point import choose_thresholds
+from isgseg.model.operating_point import Thresholds, choose_thresholds
 from isgseg.normalization import Grey, Normalization
 from isgseg.volume import Volume
 
@@ -34,9 +34,10 @@ class Labelling(LinkSettings):
             slice are the granules.
         link: sections of neighbouring slices become one granule; else numbers are unique over all
             slices, and the settings of linking have no effect.
-        support: a granule has one detection that reaches the score threshold, and others that
-            reach this share of it (hysteresis, as edges are traced: Canny 1986), because the caps
-            of a granule score less than its middle. Without linking all must reach the threshold.
+        support: a granule has one detection that reaches the threshold of granules, and others
+            that reach this share of that of detections (hysteresis, as edges are traced: Canny
+            1986), because the caps of a granule score less than its middle. Without linking all
+            must reach the threshold of detections.
         mask_threshold: see `label_slice`, as the next two; None takes the checkpoint's.
         max_overlap: see there.
         min_pixels: see there.
@@ -80,11 +81,13 @@ class Granules:
     Attributes:
         labels: (z, y, x) uint16, uint32 beyond 65,535 granules: 0 is background, granules from 1.
         score: (N,) mean score of its detections; with several axes the mean over these.
+        best: (N,) the highest score of its detections.
         slices: (N,) in how many slices it was detected, summed over the axes.
     """
 
     labels: Labels
     score: Floats
+    best: Floats
     slices: Ints
 
 
@@ -119,7 +122,7 @@ def label_volume(
     volume: npt.NDArray[Any],
     grey: Grey,
     *,
-    threshold: float | None = None,
+    threshold: float | Thresholds | None = None,
     labelling: Labelling | None = None,
     voxel_size: tuple[float, float, float] | None = None,
     precision: str = "auto",
@@ -136,7 +139,7 @@ def label_volume(
         volume: (z, y, x).
         grey: the volume's normalization; see `grey_of`.
         threshold: granules without a detection of this score are left out; None takes the
-            checkpoint's.
+            checkpoint's. `Thresholds` gives those of detections, masks and granules apart.
         labelling: how detections become granules.
         voxel_size: nm, (z, y, x); None takes voxels as cubes.
         precision: see `isgseg.hardware.pick_precision`.
@@ -145,7 +148,9 @@ def label_volume(
         name: stands before the bar.
     """
     labelling = labelling or Labelling()
-    thresholds = choose_thresholds(module.hparams, threshold, labelling.mask_threshold)
+    thresholds = threshold
+    if not isinstance(thresholds, Thresholds):
+        thresholds = choose_thresholds(module.hparams, threshold, labelling.mask_threshold)
     axes = labelling.axes
     if axes != "z" and voxel_size is not None and max(voxel_size) > 1.25 * min(voxel_size):
         log.warning(
@@ -189,7 +194,7 @@ def label_along(
     volume: npt.NDArray[Any],
     grey: Grey,
     *,
-    thresholds: tuple[float, float],
+    thresholds: Thresholds,
     labelling: Labelling,
     voxel_size: Sequence[float] | None,
     precision: str,
@@ -199,15 +204,14 @@ def label_along(
 ) -> Granules:
     """Labels the slices across one axis and links them.
 
-    `thresholds` are those of score and of mask probability; `label_volume` tells of the others.
+    `label_volume` tells of the arguments.
     """
-    threshold, mask_threshold = thresholds
-    enough = threshold * (labelling.support if labelling.link else 1)  # for one detection
+    enough = thresholds.score * (labelling.support if labelling.link else 1)  # for one detection
     first = "zyx".index(axis)
     volume = np.moveaxis(volume, first, 0)
     if voxel_size is not None:
         voxel_size = (voxel_size[first], *(voxel_size[i] for i in range(3) if i != first))
-    linker = SliceLinker(labelling, voxel_size=voxel_size, threshold=threshold)
+    linker = SliceLinker(labelling, voxel_size=voxel_size, threshold=thresholds.granule)
     kept: list[npt.NDArray[np.float32]] = []  # scores of each slice
     sections = np.zeros(volume.shape, np.uint16)  # numbers of a slice fit: they are detections
     slices = detect_slices(module, volume, grey, enough, precision, fast)
@@ -219,7 +223,7 @@ def label_along(
             found["scores"],
             section.shape,
             threshold=enough,
-            mask_threshold=mask_threshold,
+            mask_threshold=thresholds.mask,
             max_overlap=labelling.max_overlap,
             min_pixels=labelling.min_pixels,
         )
@@ -231,7 +235,7 @@ def label_along(
     if not labelling.link:
         labels = number_all(sections, [len(scores) for scores in kept])
         score = np.concatenate(kept).astype(np.float64)
-        return Granules(np.moveaxis(labels, 0, first), score, np.ones(len(score), np.int64))
+        return Granules(np.moveaxis(labels, 0, first), score, score, np.ones(len(score), np.int64))
     linking = linker.finish()
     if linking.specks or linking.dropped:
         log.info(
@@ -243,7 +247,8 @@ def label_along(
         )
     labels = linking.apply(sections)
     instances = linking.instances
-    return Granules(np.moveaxis(labels, 0, first), instances.score, instances.sections)
+    labels = np.moveaxis(labels, 0, first)
+    return Granules(labels, instances.score, instances.best, instances.sections)
 
 
 def granules_of(
@@ -287,4 +292,5 @@ def find_consensus(
     each = list(zip(found, members.T, strict=True))
     score = sum(np.r_[0.0, granules.score][numbers] for granules, numbers in each)
     slices = sum(np.r_[0, granules.slices][numbers] for granules, numbers in each)
-    return Granules(labels, score / (members > 0).sum(1), slices)
+    best = np.max([np.r_[0.0, granules.best][numbers] for granules, numbers in each], axis=0)
+    return Granules(labels, score / (members > 0).sum(1), best, slices)

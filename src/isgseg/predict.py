@@ -44,7 +44,7 @@ def predict(cfg: DictConfig) -> list[Path]:
     module = load_predictor(cfg)
     labelling = Labelling(**cfg.labelling)
     log.info(
-        "Score threshold %.3g, mask threshold %.3g; the checkpoint's: %s",
+        "Thresholds: score %.3g, mask %.3g, granule %.3g; the checkpoint's: %s",
         *choose_thresholds(module.hparams, cfg.threshold, labelling.mask_threshold),
         module.hparams.get("thresholds") or "none, so that the default is .5",
     )

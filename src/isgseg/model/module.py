@@ -83,8 +83,7 @@ class MaskRCNNModule(lightning.LightningModule):
         self.network = build_mask_rcnn(**network)
         self.val_metric = coco_metric()
         self.test_metrics = [coco_metric(), coco_metric(NO_CAP)]
-        _, mask_threshold = choose_thresholds(self.hparams)
-        grid = sorted({*MASK_THRESHOLDS, mask_threshold})
+        grid = sorted({*MASK_THRESHOLDS, choose_thresholds(self.hparams).mask})
         self.val_matches, self.test_matches = MatchMetric(grid), MatchMetric(grid)
         self._bad_steps = 0
 

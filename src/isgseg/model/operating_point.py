@@ -37,6 +37,21 @@ class Matches(NamedTuple):
     mask_thresholds: tuple[float, ...]
 
 
+class Thresholds(NamedTuple):
+    """What prediction asks of detections and granules.
+
+    Attributes:
+        score: of a detection.
+        mask: probability of a pixel that belongs to it.
+        granule: the best score of the detections that were linked to one granule. Of many slices
+            one is easily high, so that it is above `score`.
+    """
+
+    score: float
+    mask: float
+    granule: float
+
+
 @dataclass(frozen=True)
 class OperatingPoint:
     """Two thresholds and what they yield; precision, recall and F1 are 0 where undefined."""
@@ -174,16 +189,18 @@ def choose_thresholds(
     hyper_parameters: Mapping[str, Any],
     threshold: float | None = None,
     mask_threshold: float | None = None,
-) -> tuple[float, float]:
-    """The score and mask thresholds to use: those given, else the checkpoint's, else .5.
+) -> Thresholds:
+    """The thresholds to use: those given, else the checkpoint's, else .5.
 
     Args:
         hyper_parameters: of the checkpoint.
-        threshold: None takes the checkpoint's.
+        threshold: of detections and of granules; None takes the checkpoint's, which for granules
+            are those of detections where no volume has tuned them.
         mask_threshold: None takes the checkpoint's.
     """
     tuned = hyper_parameters.get("thresholds") or {}
-    return (
-        tuned.get("threshold", DEFAULT) if threshold is None else threshold,
-        tuned.get("mask_threshold", DEFAULT) if mask_threshold is None else mask_threshold,
-    )
+    mask = tuned.get("mask_threshold", DEFAULT) if mask_threshold is None else mask_threshold
+    if threshold is not None:
+        return Thresholds(threshold, mask, threshold)
+    score = tuned.get("threshold", DEFAULT)
+    return Thresholds(score, mask, tuned.get("granule_threshold", score))
