@@ -163,11 +163,15 @@ def test_score_is_the_mean_over_the_axes_that_see_it(truth: Labels) -> None:
     missed = truth.copy()
     missed[truth == 2] = 0
     score, slices = np.array([0.9, 0.6, 0.3]), np.array([9, 7, 11])
-    found = [Granules(labels, score * k, slices) for labels, k in ((truth, 1.0), (missed, 0.5))]
+    best = score + 0.05
+    found = [
+        Granules(labels, score * k, best * k, slices) for labels, k in ((truth, 1.0), (missed, 0.5))
+    ]
     found.append(found[0])
     granules = find_consensus(found, Labelling(axes="zyx"), None)
     numbers = [int(granules.labels[int(z), int(y), int(x)]) - 1 for z, y, x, _ in PLACES]
     assert granules.score[numbers] == pytest.approx([0.75, 0.6, 0.25])
+    assert granules.best[numbers] == pytest.approx([0.95, 0.65, 0.35])
     assert granules.slices[numbers].tolist() == [27, 14, 33]
 
 

@@ -8,6 +8,7 @@ import torch
 from isgseg.instances.slices import draw
 from isgseg.model.metrics import MatchMetric, coco_metric, read_scores
 from isgseg.model.operating_point import (
+    SLACK,
     Matches,
     best_point,
     choose_thresholds,
@@ -85,6 +86,16 @@ def test_where_nothing_is_found_both_thresholds_are_the_default(
 def test_an_unknown_criterion_is_named() -> None:
     with pytest.raises(ValueError, match=r"model\.operating_point is 'best'; choose f1 or count"):
         best_point(made([], [], 0), "best")
+
+
+def test_of_thresholds_of_nearly_the_best_f1_the_one_with_the_least_biased_count_is_taken() -> None:
+    hits = [1] * 80 + [1, 0] * 7 + [0] * 6 + [0] * 50
+    matches = made(np.linspace(0.9, 0.1, len(hits)).tolist(), hits, truths=100)
+    highest = 2 * 81 / 181  # after 81 detections; after 94: 2 * 87 / 194, after 95 2 * 87 / 195
+    best = best_point(matches)
+    assert best.detections > 90
+    assert highest - SLACK <= best.f1 < highest
+    assert best_point(matches, "count").detections == 100
 
 
 def test_thresholds_that_are_given_go_before_the_checkpoints() -> None:

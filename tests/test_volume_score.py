@@ -13,6 +13,7 @@ from omegaconf import OmegaConf
 from isgseg.callbacks import fullest
 from isgseg.evaluate import evaluate
 from isgseg.model.checkpoint import load_module
+from isgseg.model.operating_point import SLACK
 from isgseg.train import train
 
 
@@ -91,7 +92,7 @@ def test_it_is_the_f1_that_evaluate_gives_the_averaged_weights_of_the_checkpoint
                 *("precision=32-true", "device=cpu", "progress=false"),
             )
         )
-        assert scores["pooled"]["f1"] == f1
+        assert scores["pooled"]["f1"] == pytest.approx(f1)
     assert f1 is not None
     assert f1 > 0.5 if threshold == 0.5 else f1 < 1
 
@@ -105,7 +106,10 @@ def test_it_tunes_what_granules_must_score_on_the_volume_of_the_dataset(
     tmp_path: Path,
     criterion: str,
 ) -> None:
+    sparse = balls(5, 31, count=2)
+    lesser = save_pair(tmp_path, "lesser", *sparse)
     sources = [
+        {"file": str(lesser[0]), "labels": str(lesser[1]), "split": "val"},
         {"file": "gone.mrc", "labels": "gone_labels.mrc", "split": "val"},
         {"file": "train.mrc", "labels": "train_labels.mrc", "split": "train"},
         {"file": str(cell[0]), "labels": str(cell[1]), "split": "val"},
@@ -128,7 +132,7 @@ def test_it_tunes_what_granules_must_score_on_the_volume_of_the_dataset(
         content = torch.load(final, weights_only=True)
         content["hyper_parameters"]["thresholds"] = tuned | {"granule_threshold": granule}
         torch.save(content, tmp_path / "changed.pth")
-        return evaluate(  # type: ignore[no-any-return]
+        return evaluate(
             config(
                 "evaluate",
                 f"ckpt_path={tmp_path / 'changed.pth'}",
@@ -139,10 +143,10 @@ def test_it_tunes_what_granules_must_score_on_the_volume_of_the_dataset(
         )["pooled"]
 
     chosen = scores(tuned["granule_threshold"])
-    assert chosen["f1"] == f1
+    assert chosen["f1"] == pytest.approx(f1)
     for other in (0.0, 0.2, 0.4, 0.6, 0.8, 0.9, 0.99):
         if criterion == "f1":
-            assert scores(other)["f1"] <= chosen["f1"]
+            assert scores(other)["f1"] <= chosen["f1"] + SLACK
         else:
             assert abs(scores(other)["count_error"]) >= abs(chosen["count_error"])
 

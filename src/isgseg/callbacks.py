@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,8 @@ from isgseg.model.operating_point import (
     choose_thresholds,
     point_at,
 )
-from isgseg.volume import Volume
+from isgseg.normalization import Grey
+from isgseg.volume import read_labels
 
 log = logging.getLogger(__name__)
 
@@ -111,8 +113,8 @@ class VolumeScore(Callback):
     stopping and checkpoints.
 
     Args:
-        volume: a file; None: the first validation volume of `dataset.yaml` that is there, and
-            where none is, nothing is done.
+        volume: a file; None: of the validation volumes of `dataset.yaml` the one with the most
+            instances; where none is there any more, nothing is done.
         labels: its truth; None with `volume`.
         slices: how many of its slices are labelled at every validation, those that hold most of
             the truth; None: all.
@@ -140,32 +142,47 @@ class VolumeScore(Callback):
             raise ValueError(f"callbacks.volume_score.slices={slices} must be 1 or more, or null")
         self.slices, self.threshold = slices, threshold
         self.labelling = Labelling(**(labelling or {}))
-        self.truth: Volume | None = None
+        self.truth: npt.NDArray[Any] | None = None
+        self._grey: Grey | None = None
         self._granule: float | None = None
         if volume is not None and labels is not None:
             self._read(Path(volume), Path(labels))
 
     def _read(self, volume: Path, labels: Path) -> None:
         self.name = volume.name
-        self.volume, self.truth = load_pair(volume, labels)
-        self.part = fullest(self.truth.data, self.slices)
+        self.volume, truth = load_pair(volume, labels)
+        self.truth = truth.data
+        self.part = fullest(self.truth, self.slices)
 
     def setup(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str
     ) -> None:
-        """Looks for a volume of the dataset, if none was named."""
+        """Chooses a volume of the dataset, if none was named."""
         root = getattr(getattr(trainer, "datamodule", None), "root", None)
         if self.truth is not None or root is None or pl_module.hparams["operating_point"] is None:
             return
-        for source in read_source(Path(root)).get("volumes", []):
-            files = Path(source["file"]), Path(source["labels"])
-            if source["split"] == "val" and all(file.is_file() for file in files):
-                return self._read(*files)
+        sources = read_source(Path(root)).get("volumes", [])
+        named = [(Path(s["file"]), Path(s["labels"])) for s in sources if s["split"] == "val"]
+        there = [files for files in named if all(file.is_file() for file in files)]
+        if there:
+            self._read(*max(there, key=lambda files: self._count(files[1])))
+            log.info(
+                "val/f1_3d is of %s, slices %d to %d",
+                self.name,
+                self.part.start,
+                self.part.stop - 1,
+            )
+            return
         log.info(
             "%s names no validation volume that is there, so that granules are asked for the same "
             "score as detections; callbacks.volume_score.volume= and labels= give one",
             Path(root) / "dataset.yaml",
         )
+
+    def _count(self, labels: Path) -> int:
+        """How many instances the slices to label would hold."""
+        truth = read_labels(labels).data
+        return int(np.count_nonzero(np.unique(truth[fullest(truth, self.slices)])))
 
     def on_validation_batch_end(
         self,
@@ -189,12 +206,16 @@ class VolumeScore(Callback):
             mask = self.labelling.mask_threshold
             mask = point.mask_threshold if mask is None else mask
             thresholds = Thresholds(point.threshold, mask, 0.0)  # all granules: sifted below
+        if self._grey is None:  # of the whole volume, of which only the part is kept
+            self._grey = grey_of(pl_module, self.volume.data, self.name)
+            self.volume = replace(self.volume, data=self.volume.data[self.part].copy())
+            self.truth = self.truth[self.part].copy()
         floor = heads.score_thresh
         try:
             granules = label_volume(
                 pl_module,
-                self.volume.data[self.part],
-                grey_of(pl_module, self.volume.data, self.name),
+                self.volume.data,
+                self._grey,
                 threshold=thresholds,
                 labelling=self.labelling,
                 voxel_size=self.volume.voxel_size,
@@ -204,7 +225,7 @@ class VolumeScore(Callback):
             )
         finally:
             heads.score_thresh = floor  # the COCO scores count weaker detections too
-        matching = match_instances(granules.labels, self.truth.data[self.part])
+        matching = match_instances(granules.labels, self.truth)
         f1, self._granule = matching.f1, None
         if tuned and self.labelling.link:
             hits = (matching.predicted.fate == "matched").astype(np.int8)[:, None]

@@ -174,18 +174,13 @@ def diameter_table(sizes: list[dict[str, Any]], unit: str) -> str:
 
 
 def point_table(points: dict[str, dict[str, float]]) -> str:
-    """The operating points as text, with the options that make isgseg-predict use the best."""
+    """The operating points as text."""
     keys = ("threshold", "mask_threshold", "precision", "recall", "f1", "detections", "truths")
     titles = ("score", "mask", "prec.", "recall", "F1", "found", "true")
     lines = [f"{'thresholds':16}" + "".join(f"{title:>8}" for title in titles)]
     for name, point in points.items():
         numbers = (f"{point[key]:8.3f}" if key in keys[:5] else f"{point[key]:8}" for key in keys)
         lines.append(f"{name:16}{''.join(numbers)}")
-    best = points["best"]
-    lines.append(
-        f"The best here: isgseg-predict threshold={best['threshold']:.4g} "
-        f"labelling.mask_threshold={best['mask_threshold']:g}"
-    )
     return "\n".join(lines)
 
 

@@ -148,8 +148,9 @@ def label_volume(
         name: stands before the bar.
     """
     labelling = labelling or Labelling()
-    thresholds = threshold
-    if not isinstance(thresholds, Thresholds):
+    if isinstance(threshold, Thresholds):
+        thresholds = threshold
+    else:
         thresholds = choose_thresholds(module.hparams, threshold, labelling.mask_threshold)
     axes = labelling.axes
     if axes != "z" and voxel_size is not None and max(voxel_size) > 1.25 * min(voxel_size):

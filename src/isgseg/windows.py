@@ -41,7 +41,7 @@ def occupied(picture: npt.NDArray[np.uint8], grey: Grey) -> npt.NDArray[np.bool_
     Only the normalization `mode` says what grey the cytoplasm has; with any other all are.
 
     Args:
-        picture: (H, W), or (H, W, 3), of which any channel counts.
+        picture: (H, W), or (H, W, 3), of which the brightest channel counts.
         grey: what made it.
 
     Returns:
@@ -49,9 +49,9 @@ def occupied(picture: npt.NDArray[np.uint8], grey: Grey) -> npt.NDArray[np.bool_
     """
     if grey.method != "mode":
         return np.ones(picture.shape[:2], dtype=bool)
-    mean = ndi.uniform_filter(picture.astype(np.float32), (5, 5, 1)[: picture.ndim])
-    brightest = mean if mean.ndim == 2 else mean.max(axis=2)
-    return np.asarray(brightest > grey(np.array(EMPTY * grey.high)))
+    brightest = picture if picture.ndim == 2 else picture.max(axis=2)
+    mean = ndi.uniform_filter(brightest.astype(np.float32), 5)
+    return np.asarray(mean > grey(np.array(EMPTY * grey.high)))
 
 
 def plan(occupied: npt.NDArray[np.bool_], margin: int, unit: int, limit: int) -> list[Window]:

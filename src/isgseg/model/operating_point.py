@@ -15,6 +15,7 @@ DEFAULT = 0.5  # of both thresholds, where no validation has tuned them
 MASK_THRESHOLDS = (0.3, 0.4, 0.5, 0.6, 0.7)
 MIN_IOU = 0.5  # of two masks that are the same object
 CRITERIA = ("f1", "count")
+SLACK = 0.01  # F1 is flat around its best, where chance decides: this much of it may go
 
 Floats = npt.NDArray[np.floating[Any]]
 Ints = npt.NDArray[np.integer[Any]]
@@ -155,8 +156,11 @@ def best_point(matches: Matches, criterion: str = "f1", floor: float = 0.0) -> O
 
     Args:
         matches: what was found.
-        criterion: `f1`, the highest F1; `count`, as many detections as true objects, and of mask
-            thresholds that come equally near, the one with the highest F1.
+        criterion: `f1`, the mask threshold of the highest F1, and of the score thresholds that
+            come within `SLACK` of it the one that gives most nearly as many detections as true
+            objects: the highest F1 alone counts too few, and is hardly higher; `count`, as many
+            detections as true objects, and of mask thresholds that come equally near, the one with
+            the highest F1.
         floor: scores below it were never looked at, and the threshold does not fall below it.
 
     Raises:
@@ -169,9 +173,11 @@ def best_point(matches: Matches, criterion: str = "f1", floor: float = 0.0) -> O
         if not hits.any():
             continue
         f1 = 2 * hits / (detections + matches.truths)
-        off = np.abs(detections - matches.truths) if criterion == "count" else np.zeros(len(f1))
+        off = np.abs(detections - matches.truths).astype(np.float64)
+        if criterion == "f1":
+            off[f1 < f1.max() - SLACK] = np.inf
         index = int(np.lexsort((-f1, off))[0])
-        value = (float(off[index]), -float(f1[index]))
+        value = (0.0, -f1.max()) if criterion == "f1" else (off[index], -f1[index])
         if value < best:
             weaker = scores[index + 1] if index + 1 < len(scores) else floor
             best = value
