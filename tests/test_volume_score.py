@@ -115,7 +115,7 @@ def test_it_tunes_what_granules_must_score_on_the_volume_of_the_dataset(
         {"file": str(cell[0]), "labels": str(cell[1]), "split": "val"},
     ]
     facts = OmegaConf.load(root / "dataset.yaml")
-    OmegaConf.save({**facts, "volumes": sources}, root / "dataset.yaml")  # type: ignore[dict-item]
+    OmegaConf.save({**facts, "volumes": sources}, root / "dataset.yaml")
     f1 = run(
         config,
         root,
@@ -132,7 +132,7 @@ def test_it_tunes_what_granules_must_score_on_the_volume_of_the_dataset(
         content = torch.load(final, weights_only=True)
         content["hyper_parameters"]["thresholds"] = tuned | {"granule_threshold": granule}
         torch.save(content, tmp_path / "changed.pth")
-        return evaluate(
+        pooled: dict[str, float] = evaluate(
             config(
                 "evaluate",
                 f"ckpt_path={tmp_path / 'changed.pth'}",
@@ -141,6 +141,7 @@ def test_it_tunes_what_granules_must_score_on_the_volume_of_the_dataset(
                 *("precision=32-true", "device=cpu", "progress=false"),
             )
         )["pooled"]
+        return pooled
 
     chosen = scores(tuned["granule_threshold"])
     assert chosen["f1"] == pytest.approx(f1)

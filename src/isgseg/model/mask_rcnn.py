@@ -76,8 +76,7 @@ def build_mask_rcnn(
             pyramid, evenly spread; see `DenseAnchors`.
         rpn_iou: anchors below the first are background, those above the second are objects.
         proposals: regions that reach the second stage, of a picture of up to 256 x 256 pixels, and
-            in proportion of larger ones; where scale is null, of any picture. In training twice as
-            many.
+            in proportion of larger ones; where scale is null, of any picture.
         rois: of those, how many it learns from per picture.
         box_width: width of the box head's two layers.
         mask_width: channels of the mask head.

@@ -23,10 +23,9 @@ class Proposals(RegionProposalNetwork):
         anchors: the same number on each level.
         channels: of the pyramid.
         iou: anchors below the first are background, those above the second are objects.
-        count: of candidates on each level before suppression, and of proposals after it. Training
-            takes twice as many, as torchvision's does.
+        count: of candidates on each level before suppression, and of proposals after it.
         area: network pixels of the picture to which the count refers; larger ones have more in
-            proportion. None: it holds for any picture.
+            proportion. None: it holds for any picture, and training takes twice as many candidates.
     """
 
     def __init__(
@@ -44,8 +43,8 @@ class Proposals(RegionProposalNetwork):
             bg_iou_thresh=iou[0],
             batch_size_per_image=256,
             positive_fraction=0.5,
-            pre_nms_top_n={"training": 2 * count, "testing": count},
-            post_nms_top_n={"training": 2 * count, "testing": count},
+            pre_nms_top_n={"training": count if area else 2 * count, "testing": count},
+            post_nms_top_n={"training": count, "testing": count},
             nms_thresh=0.7,
         )
         self.area, self._times = area, 1.0
