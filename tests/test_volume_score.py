@@ -10,11 +10,11 @@ import torch
 from conftest import TINY_NETWORK, TINY_RUN, Compose, balls, save_pair
 from omegaconf import OmegaConf
 
-from isgseg.callbacks import fullest
 from isgseg.evaluate import evaluate
 from isgseg.model.checkpoint import load_module
 from isgseg.model.operating_point import SLACK
 from isgseg.train import train
+from isgseg.volume_score import fullest
 
 
 @pytest.fixture(scope="module")
