@@ -154,7 +154,9 @@ def test_the_operating_point_is_kept_in_the_checkpoint(
         assert kept == {"threshold": 0.5, "mask_threshold": 0.5}
 
 
-@pytest.mark.parametrize("extra", [[], AVERAGE], ids=["plain", "averaged"])
+@pytest.mark.parametrize(
+    "extra", [[], [*AVERAGE, "model.optimizer=muon"]], ids=["plain", "averaged, muon"]
+)
 @pytest.mark.parametrize("name", ["isg_mask_rcnn_best", "isg_mask_rcnn_final", "isg_mask_rcnn_ep5"])
 def test_a_resumed_run_ends_where_an_uninterrupted_one_ends(
     config: Compose,

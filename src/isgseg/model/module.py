@@ -7,7 +7,6 @@ from typing import Any
 import lightning
 import torch
 from torch import Tensor
-from torch.optim.lr_scheduler import ChainedScheduler, CosineAnnealingLR, LinearLR, StepLR
 
 from isgseg.data.coco import Target
 from isgseg.data.datamodule import Batch
@@ -23,6 +22,7 @@ from isgseg.model.operating_point import (
     choose_thresholds,
     point_at,
 )
+from isgseg.model.optimizer import OPTIMIZERS, SCHEDULES, build_optimizer, build_schedule
 
 MAX_BAD_STEPS = 20  # losses that are not finite, one after the other, before training gives up
 
@@ -33,9 +33,10 @@ class MaskRCNNModule(lightning.LightningModule):
     Args:
         network: keywords of `build_mask_rcnn`.
         weights: where `isgseg-train` took the initial weights from: None, `coco` or a file.
-        lr: learning rate of SGD.
-        momentum: of SGD.
-        weight_decay: of SGD.
+        optimizer: `sgd` or `muon`; see `build_optimizer`, as the next three.
+        lr: learning rate.
+        momentum: see there.
+        weight_decay: see there.
         schedule: `step` multiplies the rate by `lr_gamma` every `lr_step_epochs` epochs; `cosine`
             lets it fall to zero over the whole training.
         lr_step_epochs: see `schedule`.
@@ -50,13 +51,15 @@ class MaskRCNNModule(lightning.LightningModule):
             prediction needs; see `CocoDataModule.facts`.
 
     Raises:
-        ValueError: an unknown schedule or criterion, or frozen norm layers with random weights.
+        ValueError: an unknown optimizer, schedule or criterion, or frozen norm layers with random
+            weights.
     """
 
     def __init__(
         self,
         network: dict[str, Any],
         weights: str | None = None,
+        optimizer: str = "sgd",
         lr: float = 0.005,
         momentum: float = 0.9,
         weight_decay: float = 0.0005,
@@ -70,8 +73,10 @@ class MaskRCNNModule(lightning.LightningModule):
         facts: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        if schedule not in ("step", "cosine"):
-            raise ValueError(f"model.schedule is '{schedule}'; choose step or cosine")
+        if optimizer not in OPTIMIZERS:
+            raise ValueError(f"model.optimizer is '{optimizer}'; choose {' or '.join(OPTIMIZERS)}")
+        if schedule not in SCHEDULES:
+            raise ValueError(f"model.schedule is '{schedule}'; choose {' or '.join(SCHEDULES)}")
         if network.get("norm") == "frozen" and weights is None:
             raise ValueError(
                 "model.network.norm=frozen with model.weights=null would freeze random statistics; "
@@ -190,26 +195,25 @@ class MaskRCNNModule(lightning.LightningModule):
         self.hparams["thresholds"] = checkpoint["hyper_parameters"].get("thresholds")
 
     def configure_optimizers(self) -> dict[str, Any]:  # type: ignore[override]
-        """SGD with warm-up; the rate changes every step, so that a resumed run needs no repair."""
+        """The optimizer, whose rate changes with every step."""
         options = self.hparams
-        parameters = [p for p in self.parameters() if p.requires_grad]
-        optimizer = torch.optim.SGD(
-            parameters,
+        optimizer = build_optimizer(
+            self.parameters(),
+            options["optimizer"],
             lr=options["lr"],
             momentum=options["momentum"],
             weight_decay=options["weight_decay"],
         )
         steps = int(self.trainer.estimated_stepping_batches)
-        decay: StepLR | CosineAnnealingLR
-        if options["schedule"] == "cosine":
-            decay = CosineAnnealingLR(optimizer, T_max=max(1, steps))
-        else:
-            epochs = max(1, self.trainer.max_epochs or 1)
-            each = max(1, round(options["lr_step_epochs"] * steps / epochs))
-            decay = StepLR(optimizer, step_size=each, gamma=options["lr_gamma"])
-        warmup = max(1, min(options["warmup_steps"], steps // 2))
-        rise = LinearLR(optimizer, start_factor=0.01, total_iters=warmup)
-        scheduler = ChainedScheduler([rise, decay], optimizer=optimizer)
+        epochs = max(1, self.trainer.max_epochs or 1)
+        scheduler = build_schedule(
+            optimizer,
+            options["schedule"],
+            steps=steps,
+            warmup_steps=options["warmup_steps"],
+            step_size=round(options["lr_step_epochs"] * steps / epochs),
+            gamma=options["lr_gamma"],
+        )
         return {
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": scheduler, "interval": "step", "name": "lr"},

@@ -1,0 +1,76 @@
+"""The optimizer and its rate."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from conftest import TINY_NETWORK, Compose
+from torch.nn import Parameter
+
+from isgseg.model.optimizer import ADAM_SHARE, build_optimizer, build_schedule
+
+
+def parameters() -> list[Parameter]:
+    torch.manual_seed(0)
+    shapes = [(12, 9, 3, 3), (40, 16), (2, 64, 1, 1), (64, 2), (30,)]
+    return [Parameter(torch.randn(shape)) for shape in shapes]
+
+
+def test_muon_moves_a_matrix_equally_far_in_every_direction() -> None:
+    weights = parameters()
+    frozen = Parameter(torch.randn(20, 20), requires_grad=False)
+    before = [weight.detach().clone() for weight in weights]
+    optimizer = build_optimizer([*weights, frozen], "muon", lr=0.01, momentum=0.9, weight_decay=0.0)
+    groups = optimizer.param_groups
+    assert [len(group["params"]) for group in groups] == [2, 3]
+    assert [group["lr"] for group in groups] == [0.01, ADAM_SHARE * 0.01]
+    for weight in weights:  # all but one direction hardly matter to the gradient
+        flat = torch.randn(len(weight), weight.numel() // len(weight))
+        flat[0] *= 100
+        weight.grad = flat.reshape(weight.shape)
+    optimizer.step()
+    moved = [weight.detach() - old for weight, old in zip(weights, before, strict=True)]
+    for step in moved[:2]:
+        sizes = torch.linalg.svdvals(step.flatten(1)) / 0.01
+        aspect = max(1, len(step) / step[0].numel()) ** 0.5
+        assert 0.6 * aspect < sizes.min() <= sizes.max() < 1.3 * aspect
+    for step in moved[2:]:  # Adam's first step: the same for every number
+        torch.testing.assert_close(
+            step.abs(), torch.full_like(step, ADAM_SHARE * 0.01), rtol=0.01, atol=0
+        )
+
+
+def test_decay_shrinks_the_weights_by_its_share_of_the_rate() -> None:
+    for weight, group in zip(parameters()[::4], [0, 1], strict=True):
+        before = weight.detach().clone()
+        optimizer = build_optimizer([weight], "muon", lr=0.1, momentum=0.9, weight_decay=0.5)
+        weight.grad = torch.zeros_like(weight)
+        optimizer.step()
+        rate = optimizer.param_groups[group]["lr"]
+        torch.testing.assert_close(weight.detach(), before * (1 - rate * 0.5))
+
+
+@pytest.mark.parametrize(
+    ("schedule", "expected"),
+    [
+        ("step", [0.01, 0.505, 1, 1, 0.1, 0.1, 0.1, 0.1, 0.01]),
+        ("cosine", [0.01, 0.4858, 0.8536, 0.6913, 0.5, 0.3087, 0.1464, 0.0381, 0]),
+    ],
+)
+def test_the_rate_rises_and_falls_in_all_groups(schedule: str, expected: list[float]) -> None:
+    optimizer = build_optimizer(parameters(), "muon", lr=1.0)
+    scheduler = build_schedule(optimizer, schedule, steps=8, warmup_steps=2, step_size=4, gamma=0.1)
+    for share in expected:
+        rates = [group["lr"] for group in optimizer.param_groups]
+        assert rates == pytest.approx([share, share * ADAM_SHARE], abs=1e-4)
+        optimizer.step()
+        scheduler.step()
+
+
+def test_the_command_line_chooses(config: Compose) -> None:
+    from hydra.utils import instantiate
+
+    assert config("train", "data.root=x").model.optimizer == "sgd"
+    cfg = config("train", *TINY_NETWORK, "data.root=x", "model.optimizer=adam")
+    with pytest.raises(Exception, match=r"model\.optimizer is 'adam'; choose sgd or muon"):
+        instantiate(cfg.model)
