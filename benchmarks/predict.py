@@ -49,7 +49,7 @@ Rows = dict[str, dict[str, float]]
 FIELD = (486, 473)  # (y, x) pixels of a slice
 DOCUMENTED = "documented"
 REACH = {"light fast": 15.0, "default fast": 5.0}  # times faster than the documented path
-MODELS = {"default": "resnet50", "light": "resnet18"}
+MODELS = {"default": "resnet50", "light": "resnet10"}
 CONTENDERS = (DOCUMENTED, *(f"{model} {path}" for model in MODELS for path in ("plain", "fast")))
 PARTS = {
     "resize": "transform",

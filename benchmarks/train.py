@@ -2,7 +2,7 @@
 
 Run ``python benchmarks/train.py --json training.json``; ``--data ROOT`` takes a dataset of yours
 instead of a small phantom, and further arguments are overrides of ``isgseg-train``, such as
-``experiment=quickstart`` or ``model=resnet18 data.num_workers=0``.
+``experiment=quickstart`` or ``model=resnet10 data.num_workers=0``.
 """
 
 from __future__ import annotations

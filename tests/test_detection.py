@@ -179,7 +179,7 @@ def test_batches_come_in_order_and_errors_come_through() -> None:
 
 
 @pytest.mark.parametrize("norm", ["batch", "frozen"])
-@pytest.mark.parametrize("backbone", ["resnet18", "resnet50"])
+@pytest.mark.parametrize("backbone", ["resnet10", "resnet18", "resnet50"])
 def test_folding_changes_last_digits_only(backbone: str, norm: str) -> None:
     plain = network(backbone=backbone, norm=norm)
     before = {name: value.clone() for name, value in plain.state_dict().items()}
@@ -195,7 +195,7 @@ def test_folding_changes_last_digits_only(backbone: str, norm: str) -> None:
         assert torch.equal(value, before[name])
 
 
-@pytest.mark.parametrize("backbone", ["resnet18", "resnet50"])
+@pytest.mark.parametrize("backbone", ["resnet10", "resnet18", "resnet50"])
 def test_nothing_bears_on_what_is_out_of_reach(backbone: str) -> None:
     model = network(backbone=backbone)
     far = reach(model)

@@ -76,7 +76,7 @@ def test_each_key_changes_the_network(key: str) -> None:
     )
 
 
-@pytest.mark.parametrize("model", ["resnet50", "resnet18", "torchvision"])
+@pytest.mark.parametrize("model", ["resnet50", "resnet18", "resnet10", "torchvision"])
 def test_every_key_of_the_configs_is_one_of_those(config: Compose, model: str) -> None:
     network = OmegaConf.to_object(config("train", f"model={model}", "data.root=x").model.network)
     assert isinstance(network, dict)
@@ -101,7 +101,7 @@ def test_torchvision_preset_is_torchvisions_network(config: Compose) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"backbone": "vgg"}, "choose one of resnet18"),
+        ({"backbone": "vgg"}, "choose one of resnet10"),
         ({"norm": "layer"}, "choose one of batch, group, frozen"),
         ({"anchor_sizes": [[8]]}, "1 levels for 2 stages"),
         ({"anchor_sizes": [[8], [16, 20]]}, r"\[1, 2\] sizes on its levels"),

@@ -20,7 +20,7 @@ from torchvision.ops.feature_pyramid_network import ExtraFPNBlock
 from isgseg.model.proposals import DenseAnchors, Proposals
 from isgseg.model.regions import STRIDE, RegionAlign, widen
 
-BACKBONES = ("resnet18", "resnet34", "resnet50", "resnet101")
+BACKBONES = ("resnet10", "resnet18", "resnet34", "resnet50", "resnet101")
 PATCH = 256  # pixels: the side of isgseg-prepare's patches, for which `proposals` is given
 NORMS: dict[str, Callable[..., nn.Module]] = {
     "batch": nn.BatchNorm2d,
@@ -63,7 +63,7 @@ def build_mask_rcnn(
     `mask_boxes` (N, 4), where on the picture that grid lies; boxes are xyxy in picture pixels.
 
     Args:
-        backbone: a torchvision ResNet.
+        backbone: a torchvision ResNet; `resnet10` has one basic block in each stage.
         stages: the ResNet stages whose features feed the pyramid; later ones are not built.
         fpn_channels: width of the pyramid.
         norm: `batch`, `group` or `frozen`, in the backbone.
@@ -151,7 +151,10 @@ def _pyramid(
     pooled: bool,
 ) -> BackboneWithFPN:
     """The ResNet up to its last stage in use, with the feature pyramid on it."""
-    body = getattr(resnet, backbone)(weights=None, norm_layer=norm)
+    if backbone == "resnet10":
+        body = resnet.ResNet(resnet.BasicBlock, [1, 1, 1, 1], norm_layer=norm)
+    else:
+        body = getattr(resnet, backbone)(weights=None, norm_layer=norm)
     widths = [body.inplanes // 2 ** (4 - stage) for stage in stages]
     layers = {f"layer{stage}": str(level) for level, stage in enumerate(stages)}
     extra = None if pooled else _NoExtraLevel()  # torchvision adds a pooled level for None
