@@ -20,7 +20,13 @@ from torchvision.ops.feature_pyramid_network import ExtraFPNBlock
 from isgseg.model.proposals import DenseAnchors, Proposals
 from isgseg.model.regions import STRIDE, RegionAlign, widen
 
-BACKBONES = ("resnet10", "resnet18", "resnet34", "resnet50", "resnet101")
+BACKBONES: dict[str, Callable[..., resnet.ResNet]] = {
+    "resnet10": partial(resnet.ResNet, resnet.BasicBlock, [1, 1, 1, 1]),
+    "resnet18": resnet.resnet18,
+    "resnet34": resnet.resnet34,
+    "resnet50": resnet.resnet50,
+    "resnet101": resnet.resnet101,
+}
 PATCH = 256  # pixels: the side of isgseg-prepare's patches, for which `proposals` is given
 NORMS: dict[str, Callable[..., nn.Module]] = {
     "batch": nn.BatchNorm2d,
@@ -151,10 +157,7 @@ def _pyramid(
     pooled: bool,
 ) -> BackboneWithFPN:
     """The ResNet up to its last stage in use, with the feature pyramid on it."""
-    if backbone == "resnet10":
-        body = resnet.ResNet(resnet.BasicBlock, [1, 1, 1, 1], norm_layer=norm)
-    else:
-        body = getattr(resnet, backbone)(weights=None, norm_layer=norm)
+    body = BACKBONES[backbone](norm_layer=norm)
     widths = [body.inplanes // 2 ** (4 - stage) for stage in stages]
     layers = {f"layer{stage}": str(level) for level, stage in enumerate(stages)}
     extra = None if pooled else _NoExtraLevel()  # torchvision adds a pooled level for None
