@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import logging
 import subprocess
 import sys
 from pathlib import Path
@@ -201,10 +202,12 @@ def test_an_early_stop_leaves_best_and_final(
     assert load(tmp_path / "checkpoints" / "isg_mask_rcnn_final.pth")["epoch"] == 1
 
 
-def test_train_returns_the_monitored_metric(
-    config: Compose, coco_root: Path, tmp_path: Path
+def test_train_returns_the_monitored_metric_and_says_it(
+    config: Compose, coco_root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.INFO, "isgseg.train")
     value = run(config, coco_root, tmp_path, "trainer.max_epochs=2")
+    assert f"val/segm_map = {value:.4f}" in caplog.messages
     best = load(tmp_path / "checkpoints" / "isg_mask_rcnn_best.pth")
     state = next(value for key, value in best["callbacks"].items() if "val/segm_map" in key)
     assert value == pytest.approx(float(state.get("best_model_score", value)))

@@ -53,8 +53,11 @@ def train(cfg: DictConfig) -> float | None:
     metric = trainer.callback_metrics.get(cfg.optimized_metric)
     if cfg.install:
         install(Path(cfg.paths.output_dir) / "checkpoints" / "isg_mask_rcnn_final.pth")
-    log.info("%s = %s; files in %s", cfg.optimized_metric, metric, cfg.paths.output_dir)
-    return None if metric is None else float(metric)
+    score = None if metric is None else float(metric)
+    if score is not None:
+        log.info("%s = %.4f", cfg.optimized_metric, score)
+    log.info("Files in %s", cfg.paths.output_dir)
+    return score
 
 
 def network_settings(cfg: DictConfig) -> dict[str, Any]:

@@ -54,6 +54,7 @@ def build_mask_rcnn(
     rpn_iou: Sequence[float] = (0.3, 0.7),
     proposals: int = 1000,
     rois: int = 256,
+    roi_iou: float = 0.5,
     box_width: int = 1024,
     mask_width: int = 256,
     mask_depth: int = 4,
@@ -84,6 +85,7 @@ def build_mask_rcnn(
         proposals: regions that reach the second stage, of a picture of up to 256 x 256 pixels, and
             in proportion of larger ones; where scale is null, of any picture.
         rois: of those, how many it learns from per picture.
+        roi_iou: those that overlap an object less are background.
         box_width: width of the box head's two layers.
         mask_width: channels of the mask head.
         mask_depth: convolutions of the mask head.
@@ -120,6 +122,8 @@ def build_mask_rcnn(
         box_head=TwoMLPHead(fpn_channels * 7**2, box_width),
         box_predictor=FastRCNNPredictor(box_width, num_classes),
         box_batch_size_per_image=rois,
+        box_fg_iou_thresh=roi_iou,
+        box_bg_iou_thresh=roi_iou,
         box_detections_per_img=detections,
         box_nms_thresh=nms_iou,
         box_score_thresh=score_threshold,
