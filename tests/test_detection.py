@@ -16,7 +16,7 @@ from isgseg import detection
 from isgseg.detection import detect_slices
 from isgseg.labelling import label_volume
 from isgseg.model.checkpoint import load_module
-from isgseg.model.folding import fold, grid_unit, reach
+from isgseg.model.folding import StemPool, fold, grid_unit, reach
 from isgseg.model.mask_rcnn import build_mask_rcnn
 from isgseg.model.module import MaskRCNNModule
 from isgseg.normalization import Grey
@@ -176,6 +176,14 @@ def test_batches_come_in_order_and_errors_come_through() -> None:
     assert [next(ahead) for _ in range(3)] == [[1], [], [2]]
     with pytest.raises(OSError, match="gone"):
         next(ahead)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_the_stem_pools_as_torch_does(layout: torch.memory_format) -> None:
+    torch.manual_seed(0)
+    values = torch.randn(2, 5, 8, 12).contiguous(memory_format=layout)
+    expected = torch.nn.functional.max_pool2d(values.relu(), 3, stride=2, padding=1)
+    assert torch.equal(StemPool(3, stride=2, padding=1)(values), expected)
 
 
 @pytest.mark.parametrize("norm", ["batch", "frozen"])

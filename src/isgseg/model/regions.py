@@ -44,14 +44,15 @@ class RegionAlign(MultiScaleRoIAlign):
         picture = torch.cat([torch.full_like(part[:, :1], i) for i, part in enumerate(boxes)])
         rois = torch.cat([picture, torch.cat(boxes)], dim=1)
         size = self.output_size[0]
-        shape = (len(rois), features[0].shape[1], size, size)
-        regions = torch.empty(shape, device=rois.device, memory_format=torch.channels_last)
+        # Channels last in memory, so that a region is one piece of it; and in the precision of the
+        # features, to which the heads would round it next.
+        regions = features[0].new_empty(len(rois), size, size, features[0].shape[1])
         for number, (feature, power) in enumerate(zip(features, powers, strict=True)):
             chosen = torch.nonzero(level == number)[:, 0]
             if len(chosen):
                 part = cut_regions(feature, rois[chosen], size, 0.5**power, self.sampling_ratio)
-                regions[chosen] = part
-        return regions
+                regions[chosen] = part.permute(0, 2, 3, 1).to(regions.dtype)
+        return regions.permute(0, 3, 1, 2)
 
 
 def cut_regions(features: Tensor, rois: Tensor, size: int, scale: float, samples: int) -> Tensor:
