@@ -39,7 +39,7 @@ def fold(network: MaskRCNN) -> MaskRCNN:
 
 
 class StemPool(nn.MaxPool2d):
-    """ReLU and a ResNet's pooling, in a third of their time on a CPU.
+    """ReLU and a ResNet's pooling, faster on a CPU.
 
     The largest value is the same whether ReLU comes before or after, when a quarter of the pixels
     is left; and whole rows are compared at once.
