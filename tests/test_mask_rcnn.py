@@ -13,6 +13,7 @@ from torchvision.models.detection.rpn import RegionProposalNetwork
 from isgseg.instances.slices import draw
 from isgseg.model.checkpoint import TORCHVISION_NETWORK
 from isgseg.model.mask_rcnn import Transform, build_mask_rcnn
+from isgseg.model.module import MaskRCNNModule
 from isgseg.model.regions import RegionAlign
 
 TINY: dict[str, Any] = {
@@ -224,3 +225,23 @@ def test_targets_of_anchors_are_torchvisions() -> None:
         assert torch.equal(match[label > 0], their_match[label > 0])
     assert (ours[0][0] > 0).sum() >= 9
     assert not ours[0][1].any()
+
+
+def test_an_overflow_does_not_spoil_prediction() -> None:
+    """In fp16 one inf in a step would else stay in the norm layers' running statistics for good."""
+    torch.manual_seed(0)
+    module = MaskRCNNModule(TINY)
+    target = {
+        "boxes": torch.tensor([[20.0, 10, 28, 18]]),
+        "labels": torch.ones(1, dtype=torch.int64),
+        "masks": torch.zeros(1, 48, 64, dtype=torch.uint8),
+    }
+    batch = [torch.rand(3, 48, 64)] * 2, [target] * 2
+    first = module.network.backbone.body.conv1
+    overflow = first.register_forward_hook(lambda layer, inputs, output: output * torch.inf)
+    assert module.training_step(batch, 0) is None
+    overflow.remove()
+    assert all(torch.isfinite(value).all() for value in module.state_dict().values())
+    loss = module.training_step(batch, 1)
+    assert loss is not None
+    assert torch.isfinite(loss)

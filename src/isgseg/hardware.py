@@ -15,7 +15,9 @@ def pick_device(name: str | None = None) -> torch.device:
 
 
 def pick_precision(precision: str, device: torch.device) -> str:
-    """`auto` becomes fp16 on CUDA, bf16 on a CPU that computes in bf16, and fp32 elsewhere.
+    """`auto` becomes bf16 where the hardware computes in it, fp16 on older CUDA, else fp32.
+
+    fp16 ends at 65,504, beyond which losses and norm layers are lost; bf16 has fp32's range.
 
     Args:
         precision: `auto`, or any of Lightning's precisions, which is returned as it is.
@@ -24,7 +26,8 @@ def pick_precision(precision: str, device: torch.device) -> str:
     if precision != "auto":
         return str(precision)
     if device.type == "cuda":
-        return "16-mixed"
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+        return "bf16-mixed" if native else "16-mixed"
     if device.type == "cpu" and torch.ops.mkldnn._is_mkldnn_bf16_supported():
         return "bf16-mixed"
     return "32-true"

@@ -113,13 +113,17 @@ class MaskRCNNModule(lightning.LightningModule):
             {f"train/{name}": value for name, value in losses.items()} | {"train/loss": loss},
             batch_size=len(pictures),
         )
-        self._bad_steps = 0 if torch.isfinite(loss) else self._bad_steps + 1
+        if torch.isfinite(loss):
+            self._bad_steps = 0
+            return loss
+        self._bad_steps += 1
         if self._bad_steps >= MAX_BAD_STEPS:
             raise RuntimeError(
                 f"the loss was not finite in {MAX_BAD_STEPS} steps one after the other; lower "
                 "model.lr, raise model.warmup_steps, or set trainer.precision=32-true"
             )
-        return loss if self._bad_steps == 0 else None
+        forget_overflow(self.network)
+        return None
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Logs the norm of the gradient before it is clipped."""
@@ -218,6 +222,19 @@ class MaskRCNNModule(lightning.LightningModule):
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": scheduler, "interval": "step", "name": "lr"},
         }
+
+
+def forget_overflow(network: torch.nn.Module) -> None:
+    """Norm layers whose statistics an overflow has spoilt begin them anew.
+
+    A running mean of infinity stays one, so that training, which does not use it, would go on and
+    prediction would find nothing.
+    """
+    for layer in network.modules():
+        if isinstance(layer, torch.nn.BatchNorm2d) and not all(
+            torch.isfinite(statistic).all() for statistic in layer.buffers()
+        ):
+            layer.reset_running_stats()
 
 
 def detect(module: MaskRCNNModule, pictures: list[Tensor]) -> list[dict[str, Tensor]]:
