@@ -45,7 +45,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=12, help="in a round")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--json", type=Path)
-    args = parser.parse_args()
+    args = parser.parse_intermixed_args()
     quiet_lightning()
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     with tempfile.TemporaryDirectory() as folder:
