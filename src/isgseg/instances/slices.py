@@ -63,9 +63,9 @@ def draw(
         threshold: pixels at or above it belong to the mask.
 
     Returns:
-        (N, H, W).
+        (N, H, W), each column of a mask in one piece, as COCO's run lengths go.
     """
-    masks = np.zeros((len(grids), *shape), dtype=bool)
+    masks = np.zeros((len(grids), *shape[::-1]), dtype=bool).transpose(0, 2, 1)
     for mask, grid, box in zip(masks, grids, boxes, strict=True):
         window, probability = paste(grid, box, shape)
         mask[window] = probability >= threshold
