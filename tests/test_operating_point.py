@@ -69,6 +69,16 @@ def test_the_mask_threshold_is_tuned_too() -> None:
     assert best_point(equal).mask_threshold == 0.5
 
 
+@pytest.mark.parametrize(("lost", "expected"), [(1, 0.5), (5, 0.7)])
+def test_a_mask_threshold_far_from_half_must_bring_more_than_chance(
+    lost: int, expected: float
+) -> None:
+    hits = np.ones((100, 2), np.int8)
+    hits[:lost, 0] = 0
+    matches = Matches(np.full(100, 0.9, np.float32), hits, 100, (0.5, 0.7))
+    assert best_point(matches).mask_threshold == expected
+
+
 @pytest.mark.parametrize("criterion", ["f1", "count"])
 @pytest.mark.parametrize(
     "matches",

@@ -156,28 +156,35 @@ def best_point(matches: Matches, criterion: str = "f1", floor: float = 0.0) -> O
 
     Args:
         matches: what was found.
-        criterion: `f1`, the mask threshold of the highest F1, and of the score thresholds that
-            come within `SLACK` of it the one that gives most nearly as many detections as true
-            objects: the highest F1 alone counts too few, and is hardly higher; `count`, as many
-            detections as true objects, and of mask thresholds that come equally near, the one with
-            the highest F1.
+        criterion: `f1`, of the mask thresholds that come within `SLACK` of the highest F1 the one
+            nearest to .5, and of the score thresholds that come within it of the highest there the
+            one that gives most nearly as many detections as true objects: the highest F1 alone
+            counts too few, and is hardly higher; `count`, as many detections as true objects, and
+            of mask thresholds that come equally near, the one with the highest F1.
         floor: scores below it were never looked at, and the threshold does not fall below it.
 
     Raises:
         ValueError: an unknown criterion.
     """
     check_criterion(criterion)
+    nearest = sorted(matches.mask_thresholds, key=lambda value: abs(value - DEFAULT))
+    sweeps = {mask_threshold: sweep(matches, mask_threshold) for mask_threshold in nearest}
+    curves = {
+        mask_threshold: 2 * hits / (detections + matches.truths)
+        for mask_threshold, (_, detections, hits) in sweeps.items()
+        if hits.any()
+    }
+    if criterion == "f1":
+        enough = max((f1.max() for f1 in curves.values()), default=0.0) - SLACK
+        curves = dict([(mask, f1) for mask, f1 in curves.items() if f1.max() >= enough][:1])
     best, thresholds = (np.inf, 0.0), (DEFAULT, DEFAULT)
-    for mask_threshold in sorted(matches.mask_thresholds, key=lambda value: abs(value - DEFAULT)):
-        scores, detections, hits = sweep(matches, mask_threshold)
-        if not hits.any():
-            continue
-        f1 = 2 * hits / (detections + matches.truths)
+    for mask_threshold, f1 in curves.items():
+        scores, detections, _ = sweeps[mask_threshold]
         off = np.abs(detections - matches.truths).astype(np.float64)
         if criterion == "f1":
             off[f1 < f1.max() - SLACK] = np.inf
         index = int(np.lexsort((-f1, off))[0])
-        value = (0.0, -f1.max()) if criterion == "f1" else (off[index], -f1[index])
+        value = (float(off[index]), -float(f1[index]))
         if value < best:
             weaker = scores[index + 1] if index + 1 < len(scores) else floor
             best = value
