@@ -227,7 +227,7 @@ def test_targets_of_anchors_are_torchvisions() -> None:
     assert not ours[0][1].any()
 
 
-def test_an_overflow_does_not_spoil_prediction() -> None:
+def test_an_overflow_does_not_spoil_prediction(caplog: pytest.LogCaptureFixture) -> None:
     """In fp16 one inf in a step would else stay in the norm layers' running statistics for good."""
     torch.manual_seed(0)
     module = MaskRCNNModule(TINY)
@@ -240,6 +240,7 @@ def test_an_overflow_does_not_spoil_prediction() -> None:
     first = module.network.backbone.body.conv1
     overflow = first.register_forward_hook(lambda layer, inputs, output: output * torch.inf)
     assert module.training_step(batch, 0) is None
+    assert "Step 0 is left out" in caplog.text
     overflow.remove()
     assert all(torch.isfinite(value).all() for value in module.state_dict().values())
     loss = module.training_step(batch, 1)

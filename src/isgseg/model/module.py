@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import lightning
@@ -23,6 +24,8 @@ from isgseg.model.operating_point import (
     point_at,
 )
 from isgseg.model.optimizer import OPTIMIZERS, SCHEDULES, build_optimizer, build_schedule
+
+log = logging.getLogger(__name__)
 
 MAX_BAD_STEPS = 20  # losses that are not finite, one after the other, before training gives up
 
@@ -122,7 +125,11 @@ class MaskRCNNModule(lightning.LightningModule):
                 f"the loss was not finite in {MAX_BAD_STEPS} steps one after the other; lower "
                 "model.lr, raise model.warmup_steps, or set trainer.precision=32-true"
             )
-        forget_overflow(self.network)
+        log.warning(
+            "Step %d is left out: its loss is not finite; %d norm layers begin anew",
+            self.global_step,
+            forget_overflow(self.network),
+        )
         return None
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
@@ -224,17 +231,21 @@ class MaskRCNNModule(lightning.LightningModule):
         }
 
 
-def forget_overflow(network: torch.nn.Module) -> None:
-    """Norm layers whose statistics an overflow has spoilt begin them anew.
+def forget_overflow(network: torch.nn.Module) -> int:
+    """Norm layers whose statistics an overflow has spoilt begin them anew; returns how many.
 
     A running mean of infinity stays one, so that training, which does not use it, would go on and
     prediction would find nothing.
     """
-    for layer in network.modules():
-        if isinstance(layer, torch.nn.BatchNorm2d) and not all(
-            torch.isfinite(statistic).all() for statistic in layer.buffers()
-        ):
-            layer.reset_running_stats()
+    spoilt = [
+        layer
+        for layer in network.modules()
+        if isinstance(layer, torch.nn.BatchNorm2d)
+        and not all(torch.isfinite(statistic).all() for statistic in layer.buffers())
+    ]
+    for layer in spoilt:
+        layer.reset_running_stats()
+    return len(spoilt)
 
 
 def detect(module: MaskRCNNModule, pictures: list[Tensor]) -> list[dict[str, Tensor]]:

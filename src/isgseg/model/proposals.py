@@ -91,8 +91,8 @@ class Proposals(RegionProposalNetwork):
     ) -> tuple[list[Tensor], list[Tensor]]:
         """As torchvision's, but only anchors that touch an object are compared with the objects.
 
-        The others, nearly all of them, are background. On CUDA comparing all takes less time than
-        finding those that touch.
+        The others, nearly all of them, are background. On CUDA all are compared: finding
+        those that touch is seven launches for each object.
         """
         if anchors[0].is_cuda:
             return super().assign_targets_to_anchors(anchors, targets)  # type: ignore[no-any-return]
