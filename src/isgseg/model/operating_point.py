@@ -167,19 +167,17 @@ def best_point(matches: Matches, criterion: str = "f1", floor: float = 0.0) -> O
         ValueError: an unknown criterion.
     """
     check_criterion(criterion)
-    nearest = sorted(matches.mask_thresholds, key=lambda value: abs(value - DEFAULT))
-    sweeps = {mask_threshold: sweep(matches, mask_threshold) for mask_threshold in nearest}
-    curves = {
-        mask_threshold: 2 * hits / (detections + matches.truths)
-        for mask_threshold, (_, detections, hits) in sweeps.items()
-        if hits.any()
-    }
+    curves = []
+    for mask_threshold in sorted(matches.mask_thresholds, key=lambda value: abs(value - DEFAULT)):
+        scores, detections, hits = sweep(matches, mask_threshold)
+        if hits.any():
+            f1 = 2 * hits / (detections + matches.truths)
+            curves.append((mask_threshold, scores, detections, f1))
     if criterion == "f1":
-        enough = max((f1.max() for f1 in curves.values()), default=0.0) - SLACK
-        curves = dict([(mask, f1) for mask, f1 in curves.items() if f1.max() >= enough][:1])
+        enough = max((f1.max() for *_, f1 in curves), default=0.0) - SLACK
+        curves = [curve for curve in curves if curve[-1].max() >= enough][:1]
     best, thresholds = (np.inf, 0.0), (DEFAULT, DEFAULT)
-    for mask_threshold, f1 in curves.items():
-        scores, detections, _ = sweeps[mask_threshold]
+    for mask_threshold, scores, detections, f1 in curves:
         off = np.abs(detections - matches.truths).astype(np.float64)
         if criterion == "f1":
             off[f1 < f1.max() - SLACK] = np.inf
