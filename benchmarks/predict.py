@@ -215,7 +215,7 @@ def where_time_goes(
         for name, path in PARTS.items():
             clock(module.network.get_submodule(path), name, seconds, stack)
         for owner, function, name in (
-            (detection, "picture_of", "grey"),
+            (Grey, "__call__", "grey"),
             (detection, "_windows", "windows"),
             (detection, "_detect", "network"),
             (labelling, "label_slice", "paste"),

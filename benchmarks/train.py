@@ -36,6 +36,7 @@ from isgseg.model.checkpoint import load_module
 from isgseg.model.module import MaskRCNNModule
 from isgseg.model.optimizer import build_optimizer
 from isgseg.prepare import prepare
+from isgseg.train import network_settings
 
 WARM = 2  # steps that do not count: memory, kernels, workers
 
@@ -115,7 +116,9 @@ def parts(cfg: DictConfig) -> tuple[Any, MaskRCNNModule]:
     lightning.seed_everything(cfg.seed, verbose=False)
     data = instantiate(cfg.data)
     data.setup("fit")
-    return data, instantiate(cfg.model, facts=data.facts())
+    facts = data.facts()
+    network = network_settings(cfg, facts["context"])
+    return data, instantiate(cfg.model, network=network, facts=facts)
 
 
 def precision_of(cfg: DictConfig) -> Any:

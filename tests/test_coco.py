@@ -29,7 +29,7 @@ def edit(split: Path, change: Callable[[Content], object]) -> None:
 
 def test_targets_are_torchvisions(split: Path) -> None:
     picture, target = CocoInstances(split)[0]
-    assert (picture.shape, picture.dtype) == ((3, 64, 64), torch.uint8)
+    assert (picture.shape, picture.dtype) == ((1, 64, 64), torch.uint8)
     assert {key: value.dtype for key, value in target.items()} == {
         "boxes": torch.float32,
         "labels": torch.int64,

@@ -140,6 +140,17 @@ def test_empty_and_full_pictures_train_and_predict() -> None:
     assert len({len(value) for value in found.values()}) == 1
 
 
+def test_a_grey_picture_stands_for_all_channels_and_others_are_refused() -> None:
+    torch.manual_seed(0)
+    network = build_mask_rcnn(**TINY, channels=5).eval()
+    grey = torch.rand(1, 48, 64)
+    alone, repeated = (network([picture])[0] for picture in (grey, grey.repeat(5, 1, 1)))
+    assert torch.equal(alone["boxes"], repeated["boxes"])
+    assert torch.equal(alone["scores"], repeated["scores"])
+    with pytest.raises(ValueError, match=r"pictures of 3 channels, but the network takes 5"):
+        network([torch.rand(3, 48, 64)])
+
+
 def test_half_precision_leaves_boxes_and_losses_in_fp32() -> None:
     torch.manual_seed(0)
     network = build_mask_rcnn(**TINY).eval()

@@ -13,7 +13,8 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from isgseg.data.coco import CocoInstances
-from isgseg.data.patches import annotate, drop_small, picture_of, starts
+from isgseg.data.datamodule import dataset_facts
+from isgseg.data.patches import annotate, drop_small, picture_maker, starts
 from isgseg.normalization import Grey
 from isgseg.prepare import prepare
 from isgseg.volume import write_volume
@@ -105,15 +106,28 @@ def test_context_holds_the_neighbouring_slices(cells: Path, config: Compose) -> 
     assert np.array_equal(pictures[0][..., 0], pictures[0][..., 1])
 
 
-def test_wide_context_holds_means_of_the_slices_on_either_side() -> None:
+def test_wide_context_is_a_page_for_each_slice(cells: Path, config: Compose) -> None:
+    root = prepare(config("prepare", *arguments(cells, "patches.context=2")))
+    dataset = CocoInstances(root / "val")
+    assert dataset_facts(root)["context"] == 2
+    pictures = [dataset.picture(z).numpy() for z in range(8)]
+    assert dataset.files[3].name == "c_z0003_0000_0000.tif"
+    for z, picture in enumerate(pictures):
+        for page, distance in zip(picture, (-2, -1, 0, 1, 2), strict=True):
+            assert np.array_equal(page, pictures[min(max(z + distance, 0), 7)][2])
+
+
+def test_end_slices_stand_in_for_those_beyond() -> None:
     slices = np.array([0, 10, 40, 90, 160])[:, None, None]
-    grey = Grey("window", 0, 255)
-    assert picture_of(slices, grey, 2, 2).ravel().tolist() == [50, 40, 80]
-    assert picture_of(slices, grey, 0, 2).ravel().tolist() == [5, 0, 20]
-    assert picture_of(slices, grey, 4, 2).ravel().tolist() == [125, 160, 100]
-    for index in range(5):
-        other = picture_of(slices[::-1], grey, 4 - index, 2)
-        assert np.array_equal(picture_of(slices, grey, index, 2), other)
+
+    def picture(index: int, context: int) -> list[int]:
+        values = picture_maker(slices, Grey("window", 0, 255), context)(index)
+        return values.ravel().tolist()
+
+    assert picture(2, 2) == [0, 10, 40, 90, 160]
+    assert picture(0, 2) == [0, 0, 0, 10, 40]
+    assert picture(4, 1) == [90, 160, 160]
+    assert picture(4, 0) == [160]
 
 
 def test_patches_cover_every_pixel() -> None:
@@ -205,7 +219,7 @@ def test_bad_volumes_are_named(cells: Path, config: Compose, spoil: object, mess
         ("val=[a,b,c]", "leaves the train split empty"),
         ("patches.size=0", "patches.size is 0"),
         ("patches.axes=[w]", "choose from z, y and x"),
-        ("patches.context=3", "choose 0, 1 or 2"),
+        ("patches.context=-1", "choose 0, 1, 2"),
         ("patches.empty_share=1", "must be in"),
         ("volumes=null", "give volumes=, labels= and val=, or data=phantom"),
     ],

@@ -67,7 +67,7 @@ def test_the_documented_lines_work(
 def test_granules_keep_one_number_by_default(segmenter: Any, volume: Array) -> None:
     labels = segmenter.predict(volume, **PLAIN)
     slices = segmenter.predict(volume, **PLAIN, separate=False, link=False)
-    assert slices.max() >= 4 * labels.max()
+    assert slices.max() >= 3 * labels.max()
 
 
 def test_other_names_say_what_exists() -> None:

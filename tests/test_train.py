@@ -8,13 +8,16 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import ROOT, TINY_NETWORK, TINY_RUN, Compose
+from conftest import ROOT, TINY_NETWORK, TINY_RUN, Compose, balls, save_pair
 from lightning import Callback, Trainer
 from lightning.pytorch.callbacks import EarlyStopping
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from isgseg.labelling import grey_of, label_volume
 from isgseg.model.checkpoint import load_module
+from isgseg.prepare import prepare
 from isgseg.train import train
+from isgseg.volume import read_volume
 
 EXPERIMENTS = sorted(
     path.stem for path in (ROOT / "conf" / "experiment").glob("*.yaml") if path.stem != "finetune"
@@ -311,6 +314,47 @@ def test_finetuning_goes_on_with_the_network_of_the_checkpoint(
     before, after = load(first)["model"], second["model"]
     learnt = [name for name in before if name.endswith((".weight", ".bias"))]  # no running means
     assert all(torch.equal(after[name], before[name]) for name in learnt)
+
+
+def test_a_network_of_five_slices_learns_predicts_and_is_finetuned_on_the_same_only(
+    config: Compose, tmp_path: Path
+) -> None:
+    for seed, name in enumerate("ab"):
+        save_pair(tmp_path, name, *balls(8, seed))
+
+    def dataset(context: int) -> Path:
+        return prepare(
+            config(
+                "prepare",
+                f"volumes={tmp_path}/*.mrc",
+                f"labels={tmp_path}/*_labels.mrc",
+                "val=[b]",
+                f"patches.context={context}",
+                f"output_dir={tmp_path / f'data{context}'}",
+            )
+        )
+
+    run(config, dataset(2), tmp_path / "first", "trainer.max_epochs=1")
+    checkpoint = tmp_path / "first" / "checkpoints" / "isg_mask_rcnn_final.pth"
+    module = load_module(checkpoint)
+    assert module.network.backbone.body.conv1.in_channels == 5
+    volume = read_volume(tmp_path / "b.mrc").data
+    granules = label_volume(module, volume, grey_of(module, volume, "b"), progress=False)
+    assert granules.labels.shape == volume.shape
+    tuning = ["experiment=finetune", *TINY_RUN, f"model.weights={checkpoint}"]
+    with pytest.raises(ValueError, match=r"takes 5 slices, but the pictures of .* have 3; prep"):
+        train(config("train", *tuning, f"data.root={dataset(1)}"))
+    train(  # without context one slice stands for all
+        config(
+            "train",
+            *tuning,
+            f"data.root={dataset(0)}",
+            f"paths.output_dir={tmp_path / 'second'}",
+            "trainer.max_epochs=1",
+        )
+    )
+    tuned = load_module(tmp_path / "second" / "checkpoints" / "isg_mask_rcnn_final.pth")
+    assert tuned.network.backbone.body.conv1.in_channels == 5
 
 
 def test_finetuning_wants_a_checkpoint_that_says_how_its_network_is_built(

@@ -50,19 +50,19 @@ def test_crops_hold_an_object_as_often_as_asked(sample: Any) -> None:
     one = {key: value[:1] if value.ndim else value for key, value in target.items()}
     always = [Augment(crop=24, crop_on_object=1.0)(picture, one, seed) for seed in range(20)]
     assert all(len(after["boxes"]) == 1 for _, after in always)
-    assert {picture.shape for picture, _ in always} == {(3, 24, 24)}
+    assert {picture.shape for picture, _ in always} == {(1, 24, 24)}
     never = [Augment(crop=24, crop_on_object=0.0)(picture, one, seed) for seed in range(20)]
     assert sum(len(after["boxes"]) for _, after in never) < 20
 
 
 def test_a_picture_smaller_than_the_crop_is_kept_whole(sample: Any) -> None:
-    assert Augment(crop=100)(sample[0], sample[1], 0)[0].shape == (3, 64, 64)
+    assert Augment(crop=100)(sample[0], sample[1], 0)[0].shape == (1, 64, 64)
 
 
 def test_scale_enlarges_picture_masks_and_boxes(sample: Any) -> None:
     picture, target = sample
     scaled, after = Augment(flip=False, scale=(2.0, 2.0))(picture, target, seed=0)
-    assert scaled.shape == (3, 128, 128)
+    assert scaled.shape == (1, 128, 128)
     assert torch.equal(after["boxes"], 2 * target["boxes"])
     assert after["masks"].sum() == 4 * target["masks"].sum()
 
@@ -85,12 +85,24 @@ def test_each_option_changes_the_picture_only_where_it_should(
 
 def test_pictures_with_context_are_shown_without_it_as_often_as_asked(sample: Any) -> None:
     _, target = sample
-    picture = torch.stack([torch.full((64, 64), grey, dtype=torch.uint8) for grey in (10, 20, 30)])
-    augment = Augment(flip=False, drop_context=0.5)
+    picture = torch.arange(10, 60, 10, dtype=torch.uint8)[:, None, None].expand(-1, 64, 64)
+    augment = Augment(flip=False, drop_context=0.5, context=True)
     seen = [(255 * augment(picture, target, seed)[0][:, 0, 0]).tolist() for seed in range(40)]
-    alone = sum(channels == pytest.approx([20, 20, 20]) for channels in seen)
+    alone = sum(channels == pytest.approx([30] * 5) for channels in seen)
     assert 10 < alone < 30
-    assert sum(channels == pytest.approx([10, 20, 30]) for channels in seen) == 40 - alone
+    assert sum(channels == pytest.approx([10, 20, 30, 40, 50]) for channels in seen) == 40 - alone
+
+
+def test_slices_come_in_either_order_and_colours_in_theirs(sample: Any) -> None:
+    _, target = sample
+    picture = torch.tensor([10, 20, 30], dtype=torch.uint8)[:, None, None].expand(-1, 64, 64)
+
+    def orders(context: bool) -> list[float]:
+        augment = Augment(drop_context=0.5 * (not context), context=context)
+        return [float(255 * augment(picture, target, seed)[0][0, 0, 0]) for seed in range(40)]
+
+    assert 10 < sum(first == pytest.approx(30) for first in orders(context=True)) < 30
+    assert orders(context=False) == pytest.approx([10] * 40)
 
 
 def test_empty_targets_go_through_every_step(coco_root: Path) -> None:

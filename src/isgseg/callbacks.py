@@ -11,6 +11,7 @@ import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from torch import Tensor
 
+from isgseg.data.coco import middle
 from isgseg.data.datamodule import Batch
 from isgseg.model.module import MaskRCNNModule
 from isgseg.model.operating_point import choose_thresholds, point_at
@@ -61,7 +62,7 @@ class PredictionPictures(Callback):
             return
         picture, target, found = batch[0][0], batch[1][0], outputs["found"][0]
         image = overlay(
-            picture.float().mean(0).cpu().numpy(),
+            middle(picture).float().cpu().numpy(),
             target["masks"].bool().cpu().numpy(),
             found["masks"][found["scores"] >= self.threshold].numpy(),
         )

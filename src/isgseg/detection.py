@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torchvision.models.detection import MaskRCNN
 
-from isgseg.data.patches import picture_of
+from isgseg.data.patches import picture_maker
 from isgseg.hardware import autocast, pick_precision
 from isgseg.model.folding import fold, grid_unit, reach
 from isgseg.model.module import MaskRCNNModule
@@ -56,6 +56,7 @@ def detect_slices(
     network = fold(module.network) if fast else module.network
     network.roi_heads.score_thresh = threshold
     context = (module.hparams.get("facts") or {}).get("context", 0)
+    picture_of = picture_maker(volume, grey, context)
     device = module.device
     mode = pick_precision(precision, device)
     autocast(mode, device)  # an unknown precision ends here
@@ -64,7 +65,7 @@ def detect_slices(
 
     def batch(first: int) -> list[Detections]:
         numbers = range(first, min(first + count, len(volume)))
-        pictures = [picture_of(volume, grey, number, context) for number in numbers]
+        pictures = [picture_of(number) for number in numbers]
         windows = _windows(network, pictures, grey) if fast else [WHOLE]
         with torch.inference_mode(), autocast(mode, device):
             return _detect(network, pictures, windows, device)
@@ -108,12 +109,12 @@ def _detect(
 
 
 def _to_tensor(picture: npt.NDArray[np.uint8], device: torch.device) -> Tensor:
-    """(H, W) or (H, W, 3) to (3, H, W) float32 in [0, 1]."""
+    """(H, W) or (H, W, C) to (C, H, W) float32 in [0, 1]."""
     tensor = torch.from_numpy(np.atleast_3d(picture))
     if device.type == "cuda":
         tensor = tensor.pin_memory()
     tensor = tensor.to(device, non_blocking=True)
-    return tensor.permute(2, 0, 1).expand(3, -1, -1).float() / 255
+    return tensor.permute(2, 0, 1).float() / 255
 
 
 def _owned(result: dict[str, Tensor], window: Window) -> Detections:

@@ -133,6 +133,7 @@ def tell(report: dict[str, Any], cfg: DictConfig) -> None:
 def draw_crowded(found: Inspection) -> RGB:
     """The picture with most objects: green where an anchor fits, magenta where none does."""
     from isgseg.analysis.figures import overlay
+    from isgseg.data.coco import middle
 
     crowded = found.pictures.iloc[int(found.pictures["objects"].argmax())]
     split, index = crowded["split"], crowded["picture"]
@@ -140,7 +141,7 @@ def draw_crowded(found: Inspection) -> RGB:
     fits = found.objects.loc[here, "fits"].to_numpy()
     picture, target = found.splits[split][index]
     masks = target["masks"].numpy()
-    return overlay(picture[1].numpy(), masks[fits], masks[~fits])
+    return overlay(middle(picture).numpy(), masks[fits], masks[~fits])
 
 
 @hydra.main(version_base="1.3", config_path=CONFIG_DIR, config_name="doctor")

@@ -37,7 +37,8 @@ def train(cfg: DictConfig) -> float | None:
     lightning.seed_everything(cfg.seed, workers=True, verbose=False)
     datamodule = instantiate(cfg.data)
     datamodule.setup("fit")  # bad data ends here, before anything is built
-    module = instantiate(cfg.model, network=network_settings(cfg), facts=datamodule.facts())
+    facts = datamodule.facts()
+    module = instantiate(cfg.model, network=network_settings(cfg, facts["context"]), facts=facts)
     if cfg.ckpt_path:
         read_checkpoint(cfg.ckpt_path)  # a clear error for a wrong file
     elif cfg.model.weights:
@@ -60,22 +61,34 @@ def train(cfg: DictConfig) -> float | None:
     return score
 
 
-def network_settings(cfg: DictConfig) -> dict[str, Any]:
+def network_settings(cfg: DictConfig, context: int) -> dict[str, Any]:
     """How to build the network: `model.network`, or where that is null, as in `model.weights`.
 
+    Args:
+        cfg: `conf/train.yaml`.
+        context: slices on either side that pictures show too.
+
     Raises:
-        ValueError: both are null, or `model.weights` is no checkpoint of isgseg-train.
+        ValueError: both are null, `model.weights` is no checkpoint of isgseg-train, or it has
+            learnt from pictures with another context. Without any they do for every network.
     """
     from isgseg.model.checkpoint import network_of
 
+    channels = max(3, 2 * context + 1)  # grey pictures fit torchvision's weights, for colours
     if cfg.model.network is not None:
-        return OmegaConf.to_object(cfg.model.network)  # type: ignore[return-value]
+        return {"channels": channels, **OmegaConf.to_object(cfg.model.network)}  # type: ignore[dict-item]
     if not cfg.model.weights:
         raise ValueError(
             "model.network is null, that is, as in model.weights, which is null too; set "
             "model.weights to a checkpoint of isgseg-train"
         )
-    return network_of(cfg.model.weights)
+    network = network_of(cfg.model.weights)
+    if context and network.get("channels", 3) != channels:
+        raise ValueError(
+            f"{cfg.model.weights} takes {network.get('channels', 3)} slices, but the pictures of "
+            f"{cfg.data.root} have {channels}; prepare them with another patches.context"
+        )
+    return network
 
 
 def install(final: Path) -> None:

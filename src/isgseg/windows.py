@@ -41,7 +41,7 @@ def occupied(picture: npt.NDArray[np.uint8], grey: Grey) -> npt.NDArray[np.bool_
     Only the normalization `mode` says what grey the cytoplasm has; with any other all are.
 
     Args:
-        picture: (H, W), or (H, W, 3), of which the brightest channel counts.
+        picture: (H, W), or (H, W, C), of which the brightest channel counts.
         grey: what made it.
 
     Returns:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageSequence
 from pycocotools import mask as coco_mask
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -25,7 +25,7 @@ class CocoInstances(Dataset[tuple[Tensor, Target]]):
     Boxes come from the masks, whatever the file says, and objects without a pixel are left out;
     both are counted and said once, when the dataset is opened. Crowd regions are left out too.
 
-    An item is a picture, (3, H, W) uint8, and torchvision's target: `boxes` (N, 4) float32, xyxy in
+    An item is a picture, (C, H, W) uint8, and torchvision's target: `boxes` (N, 4) float32, xyxy in
     pixels, half-open and tight; `labels` (N,) int64, from 1; `masks` (N, H, W) uint8; `image_id`.
 
     Args:
@@ -66,9 +66,14 @@ class CocoInstances(Dataset[tuple[Tensor, Target]]):
             raise ValueError(f"{self.path} has no object; a split needs at least one")
 
     def picture(self, index: int) -> Tensor:
-        """The picture, (3, H, W) uint8; grey is repeated."""
+        """The picture, uint8: (1, H, W) grey, (3, H, W) colour, or (pages, H, W) of a TIFF."""
         with Image.open(self.files[index]) as image:
-            array = np.array(image.convert("RGB"))
+            if getattr(image, "n_frames", 1) > 1:
+                pages = [np.array(page.convert("L")) for page in ImageSequence.Iterator(image)]
+                array = np.stack(pages, axis=-1)
+            else:
+                plain = image if image.mode == "L" else image.convert("RGB")
+                array = np.atleast_3d(np.array(plain))
         height, width = self.size(index)
         if array.shape[:2] != (height, width):
             raise ValueError(
@@ -157,6 +162,11 @@ class CocoInstances(Dataset[tuple[Tensor, Target]]):
             if count:
                 log.warning("%s: %d of %d %s", self.path, count, len(annotations), what)
         return objects
+
+
+def middle(picture: Tensor) -> Tensor:
+    """(C, H, W) to the (H, W) in which the objects are: of slices the middle, of colours green."""
+    return picture[len(picture) // 2]
 
 
 def run_lengths(segmentation: Any, height: int, width: int, where: str) -> Any:

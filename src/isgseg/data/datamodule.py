@@ -28,7 +28,7 @@ class CocoDataModule(lightning.LightningDataModule):
         root: the folder that holds `train/`, `val/` and, if isgseg-prepare made it, `dataset.yaml`.
         batch_size: pictures a step.
         num_workers: processes that load and augment; 0 loads in the main process.
-        augment: keywords of `Augment`, for training only.
+        augment: keywords of `Augment`, for training only; the data says whether there is context.
         seed: decides order and augmentation of every epoch.
     """
 
@@ -43,7 +43,7 @@ class CocoDataModule(lightning.LightningDataModule):
         super().__init__()
         self.root = Path(root)
         self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
-        self.augment = Augment(**(augment or {}))
+        self.augment = Augment(**(augment or {}), context=self.facts()["context"] > 0)
         self.train_set: CocoInstances | None = None
         self.val_set: CocoInstances | None = None
 
@@ -152,7 +152,7 @@ class SeededSampler(Sampler[tuple[int, int]]):
 
 
 class Augmented(Dataset[tuple[Tensor, Target]]):
-    """Training items: a (3, H, W) float32 picture in [0, 1], augmented by the seed, and target."""
+    """Training items: a (C, H, W) float32 picture in [0, 1], augmented by the seed, and target."""
 
     def __init__(self, dataset: CocoInstances, augment: Augment) -> None:
         self.dataset, self.augment = dataset, augment
@@ -163,7 +163,7 @@ class Augmented(Dataset[tuple[Tensor, Target]]):
 
 
 class Plain(Dataset[tuple[Tensor, Target]]):
-    """Validation items: a (3, H, W) float32 picture in [0, 1] and its target."""
+    """Validation items: a (C, H, W) float32 picture in [0, 1] and its target."""
 
     def __init__(self, dataset: CocoInstances) -> None:
         self.dataset = dataset

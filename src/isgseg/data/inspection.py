@@ -14,7 +14,7 @@ from pycocotools import mask as coco_mask
 from scipy import ndimage
 from tqdm import tqdm
 
-from isgseg.data.coco import CocoInstances
+from isgseg.data.coco import CocoInstances, middle
 from isgseg.data.origin import list_pictures, merged, read_source, why_not_linked
 
 Array = npt.NDArray[Any]
@@ -94,8 +94,7 @@ def measure_objects(dataset: CocoInstances, ring: int, progress: bool) -> pd.Dat
     for index, picture in enumerate(tqdm(dataset.images, "Pictures", disable=not progress)):
         target = dataset.target(index)
         masks, boxes = target["masks"].numpy(), target["boxes"].numpy()
-        # Where channels are neighbouring slices, the one in the middle has the objects.
-        grey = dataset.picture(index)[1].numpy()
+        grey = middle(dataset.picture(index)).numpy()
         inside, around = intensities(grey, masks, boxes, ring)
         table = pd.DataFrame(boxes, columns=["x0", "y0", "x1", "y1"], dtype=float)
         table.insert(0, "picture", index)

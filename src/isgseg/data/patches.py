@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,9 @@ from isgseg.normalization import Grey
 
 AXES = {"z": 0, "y": 1, "x": 2}
 # What `cut_volume` calls a patch.
-PLACE = re.compile(r"(?P<volume>.+)_(?P<axis>[zyx])(?P<slice>\d+)_(?P<top>\d+)_(?P<left>\d+)\.png")
+PLACE = re.compile(
+    r"(?P<volume>.+)_(?P<axis>[zyx])(?P<slice>\d+)_(?P<top>\d+)_(?P<left>\d+)\.(png|tif)"
+)
 
 
 @dataclass(frozen=True)
@@ -31,8 +34,7 @@ class PatchSettings:
         stride: distance between neighbouring patches, pixels.
         axes: the axes along which slices are taken, of z, y and x.
         slice_step: every how many slices one is taken.
-        context: 0 for grey pictures; 1 or 2 for colour pictures that show that many slices on
-            either side too; see `picture_of`.
+        context: how many slices on either side a picture shows too; see `picture_maker`.
         min_pixels: sections of an object smaller than this are left out, and counted.
         empty_share: share of patches without any object that is allowed in the training split.
     """
@@ -51,8 +53,8 @@ class PatchSettings:
                 raise ValueError(f"patches.{name} is {getattr(self, name)}; it must be at least 1")
         if not self.axes or not set(self.axes) <= set(AXES):
             raise ValueError(f"patches.axes is {list(self.axes)}; choose from z, y and x")
-        if self.context not in (0, 1, 2):
-            raise ValueError(f"patches.context is {self.context}; choose 0, 1 or 2")
+        if self.context < 0:
+            raise ValueError(f"patches.context is {self.context}; choose 0, 1, 2, ...")
         if not 0 <= self.empty_share < 1:
             raise ValueError(f"patches.empty_share is {self.empty_share}; it must be in [0, 1)")
 
@@ -70,7 +72,7 @@ class Split:
     def add(self, picture: npt.NDArray[np.uint8], labels: npt.NDArray[Any], name: str) -> None:
         """Saves a patch and its objects; every object of `labels` becomes one annotation."""
         identifier = len(self.images) + 1
-        Image.fromarray(picture).save(self.folder / "images" / name, compress_level=1)
+        save_picture(self.folder / "images" / name, picture)
         height, width = labels.shape
         self.images.append({"id": identifier, "file_name": name, "height": height, "width": width})
         for number, window in enumerate(ndi.find_objects(labels), start=1):
@@ -87,6 +89,15 @@ class Split:
             "categories": [{"id": 1, "name": "granule"}],
         }
         (self.folder / "annotations.json").write_text(json.dumps(content))
+
+
+def save_picture(path: Path, picture: npt.NDArray[np.uint8]) -> None:
+    """Saves (H, W) or (H, W, 3) as PNG, and of more channels each as a page of a TIFF."""
+    if path.suffix == ".png":
+        Image.fromarray(picture).save(path, compress_level=1)
+        return
+    first, *others = (Image.fromarray(page) for page in np.moveaxis(picture, -1, 0))
+    first.save(path, compression="tiff_adobe_deflate", save_all=True, append_images=others)
 
 
 def annotate(labels: npt.NDArray[Any], number: int, window: tuple[slice, slice]) -> dict[str, Any]:
@@ -125,45 +136,30 @@ def drop_small(labels: npt.NDArray[Any], min_pixels: int) -> tuple[npt.NDArray[A
     return renumbered[inverse].reshape(labels.shape), int(((numbers > 0) & ~keep).sum())
 
 
-def slice_pictures(
-    volume: npt.NDArray[Any], grey: Grey, axis: str, settings: PatchSettings
-) -> Iterator[tuple[int, npt.NDArray[np.uint8]]]:
-    """The slices along an axis, as (H, W) grey or, with context, (H, W, 3) pictures."""
-    slices = np.moveaxis(volume, AXES[axis], 0)
-    for index in range(0, len(slices), settings.slice_step):
-        yield index, picture_of(slices, grey, index, settings.context)
-
-
-def picture_of(
-    slices: npt.NDArray[Any], grey: Grey, index: int, context: int
-) -> npt.NDArray[np.uint8]:
-    """What the network sees of one slice; training and prediction both come through here.
+def picture_maker(
+    slices: npt.NDArray[Any], grey: Grey, context: int
+) -> Callable[[int], npt.NDArray[np.uint8]]:
+    """What makes of one slice what the network sees; training and prediction both come through it.
 
     Args:
         slices: (n, H, W) voxels.
-        grey: the volume's normalization.
-        index: which slice.
-        context: 0; 1 for the slices before and after as first and last channel; 2 for the mean of
-            the two slices next to it as first, and of the two behind those as last channel, which
-            have less noise and are the same from either end. The end slices stand in for those
+        grey: the volume's normalization. It is computed once for each slice, if they come in order.
+        context: how many slices before and after it to show too. The end slices stand in for those
             beyond.
 
     Returns:
-        (H, W) uint8, or (H, W, 3) with context.
+        A function from the index of a slice to (H, W) uint8, or with context
+        (H, W, 2 context + 1), the slice itself in the middle.
     """
-    if context == 0:
-        return grey(slices[index])
+    at = lru_cache(2 * context + 1)(lambda number: grey(slices[number]))
 
-    def at(distance: int) -> npt.NDArray[Any]:
-        nearest: npt.NDArray[Any] = slices[min(max(index + distance, 0), len(slices) - 1)]
-        return nearest
+    def picture_of(index: int) -> npt.NDArray[np.uint8]:
+        if context == 0:
+            return at(index)
+        shown = np.clip(np.arange(index - context, index + context + 1), 0, len(slices) - 1)
+        return np.stack([at(number) for number in shown.tolist()], axis=-1)
 
-    if context == 1:
-        channels = [at(-1), at(0), at(1)]
-    else:
-        means = [(at(-d).astype(np.float32) + at(d)) / 2 for d in (1, 2)]
-        channels = [means[0], at(0), means[1]]
-    return np.stack([grey(channel) for channel in channels], axis=-1)
+    return picture_of
 
 
 def cut_volume(
@@ -189,15 +185,18 @@ def cut_volume(
     """
     cells: list[tuple[str, npt.NDArray[np.uint8], npt.NDArray[Any]]] = []
     full = 0
+    suffix = "png" if settings.context < 2 else "tif"  # PNG has no more than three such channels
     for axis in settings.axes:
-        label_slices = np.moveaxis(labels, AXES[axis], 0)
-        for index, picture in slice_pictures(volume, grey, axis, settings):
+        slices, label_slices = (np.moveaxis(part, AXES[axis], 0) for part in (volume, labels))
+        picture_of = picture_maker(slices, grey, settings.context)
+        for index in range(0, len(slices), settings.slice_step):
+            picture = picture_of(index)
             for top in starts(picture.shape[0], settings.size, settings.stride):
                 for left in starts(picture.shape[1], settings.size, settings.stride):
                     window = np.s_[top : top + settings.size, left : left + settings.size]
                     kept, small = drop_small(label_slices[index][window], settings.min_pixels)
                     split.too_small += small
-                    file_name = f"{name}_{axis}{index:04d}_{top:04d}_{left:04d}.png"
+                    file_name = f"{name}_{axis}{index:04d}_{top:04d}_{left:04d}.{suffix}"
                     if kept.any() or all_empty:
                         split.add(picture[window], kept, file_name)
                         full += 1

@@ -24,12 +24,14 @@ class Augment:
         crop: side of the square that is cut out, pixels; null keeps the whole picture.
         crop_on_object: share of crops that hold an object chosen at random.
         drop_context: share of pictures whose channels, the slices around, all become the slice
-            itself, so that a network that learns from three slices can do with one.
-        flip: flip along x and along y, each half of the time, and turn by quarters.
+            itself, so that a network that learns from several slices can do with one.
+        flip: flip along x and along y, each half of the time, and turn by quarters; the slices
+            around too.
         scale: range of the factor by which pictures are enlarged; [1, 1] is off.
         intensity: range of the factor on grey values; [1, 1] is off.
         noise: highest standard deviation of added noise, in [0, 1] of the grey range.
         blur: highest sigma of a Gaussian blur, pixels, used half of the time.
+        context: channels are neighbouring slices, in order; else they are colours.
     """
 
     def __init__(
@@ -42,6 +44,7 @@ class Augment:
         intensity: Sequence[float] = (1.0, 1.0),
         noise: float = 0.0,
         blur: float = 0.0,
+        context: bool = False,
     ) -> None:
         for name, (low, high) in (("scale", scale), ("intensity", intensity)):
             if not 0 < low <= high:
@@ -53,8 +56,10 @@ class Augment:
             steps.append(RandomScale(*scale))
         if crop:
             steps.append(RandomCropOnObject(crop, crop_on_object))
-        if drop_context:
+        if context and drop_context:
             steps.append(v2.RandomApply([RepeatSlice()], p=drop_context))
+        if context and flip:
+            steps.append(v2.RandomApply([ReverseSlices()], p=0.5))
         if flip:
             steps += [v2.RandomHorizontalFlip(), v2.RandomVerticalFlip(), RandomQuarterTurn()]
         steps.append(v2.ToDtype({tv_tensors.Image: torch.float32, "others": None}, scale=True))
@@ -67,7 +72,7 @@ class Augment:
         self.steps = v2.Compose(steps)
 
     def __call__(self, picture: Tensor, target: Target, seed: int) -> tuple[Tensor, Target]:
-        """Args: picture (3, H, W) uint8. Returns float32 in [0, 1] and the new target."""
+        """Args: picture (C, H, W) uint8. Returns float32 in [0, 1] and the new target."""
         sample = {
             "image": tv_tensors.Image(picture),
             "masks": tv_tensors.Mask(target["masks"]),
@@ -138,13 +143,24 @@ class RandomCropOnObject(v2.Transform):
 
 
 class RepeatSlice(v2.Transform):
-    """Shows the middle channel in all three, as of a slice without neighbours."""
+    """Shows the middle channel in all, as of a slice without neighbours."""
 
     _transformed_types = (tv_tensors.Image,)
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
         """Repeats the channel."""
-        return tv_tensors.wrap(inpt[1:2].expand_as(inpt), like=inpt)
+        middle = len(inpt) // 2
+        return tv_tensors.wrap(inpt[middle : middle + 1].expand_as(inpt), like=inpt)
+
+
+class ReverseSlices(v2.Transform):
+    """Shows the slices in the other order, as from the other side of the volume."""
+
+    _transformed_types = (tv_tensors.Image,)
+
+    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        """Reverses the channels."""
+        return tv_tensors.wrap(inpt.flip(0), like=inpt)
 
 
 class RandomQuarterTurn(v2.Transform):

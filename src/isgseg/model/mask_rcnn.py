@@ -37,6 +37,7 @@ NORMS: dict[str, Callable[..., nn.Module]] = {
 
 def build_mask_rcnn(
     *,
+    channels: int = 3,
     backbone: str = "resnet50",
     stages: Sequence[int] = (1, 2, 3, 4),
     fpn_channels: int = 256,
@@ -70,6 +71,7 @@ def build_mask_rcnn(
     `mask_boxes` (N, 4), where on the picture that grid lies; boxes are xyxy in picture pixels.
 
     Args:
+        channels: of pictures: colours, or neighbouring slices. One grey channel stands for all.
         backbone: a torchvision ResNet; `resnet10` has one basic block in each stage.
         stages: the ResNet stages whose features feed the pyramid; later ones are not built.
         fpn_channels: width of the pyramid.
@@ -116,7 +118,7 @@ def build_mask_rcnn(
     pool = partial(RegionAlign, levels, sampling_ratio=2 if scale is None else 1)
     margin = mask_margin * (scale or 1)
     model = MaskRCNN(
-        _pyramid(backbone, list(stages), fpn_channels, NORMS[norm], pooled),
+        _pyramid(backbone, channels, list(stages), fpn_channels, NORMS[norm], pooled),
         rpn_anchor_generator=anchors,
         box_roi_pool=pool(output_size=7),
         box_head=TwoMLPHead(fpn_channels * 7**2, box_width),
@@ -131,7 +133,7 @@ def build_mask_rcnn(
         mask_head=MaskRCNNHeads(fpn_channels, [mask_width] * mask_depth, 1),
         mask_predictor=MaskRCNNPredictor(mask_width, mask_width, num_classes),
     )
-    model.transform = Transform(scale, margin)
+    model.transform = Transform(scale, margin, channels)
     area = None if scale is None else round(PATCH * scale) ** 2
     model.rpn = Proposals(anchors, fpn_channels, rpn_iou, proposals, area)
     for head in (model.rpn.head, model.roi_heads.box_predictor, model.roi_heads.mask_predictor):
@@ -155,17 +157,21 @@ def has_pooled_level(stages: Sequence[int], anchor_sizes: Sequence[Sequence[floa
 
 def _pyramid(
     backbone: str,
-    stages: list[int],
     channels: int,
+    stages: list[int],
+    width: int,
     norm: Callable[..., nn.Module],
     pooled: bool,
 ) -> BackboneWithFPN:
     """The ResNet up to its last stage in use, with the feature pyramid on it."""
     body = BACKBONES[backbone](norm_layer=norm)
+    if channels != body.conv1.in_channels:
+        body.conv1 = nn.Conv2d(channels, body.conv1.out_channels, 7, 2, 3, bias=False)
+        nn.init.kaiming_normal_(body.conv1.weight, mode="fan_out", nonlinearity="relu")
     widths = [body.inplanes // 2 ** (4 - stage) for stage in stages]
     layers = {f"layer{stage}": str(level) for level, stage in enumerate(stages)}
     extra = None if pooled else _NoExtraLevel()  # torchvision adds a pooled level for None
-    return BackboneWithFPN(body, layers, widths, channels, extra)
+    return BackboneWithFPN(body, layers, widths, width, extra)
 
 
 class _NoExtraLevel(ExtraFPNBlock):
@@ -190,17 +196,35 @@ class Transform(GeneralizedRCNNTransform):
     Args:
         scale: network pixels per picture pixel; None resizes by the picture's shape to 800 pixels.
         margin: network pixels around boxes that masks reach.
+        channels: of pictures.
     """
 
-    def __init__(self, scale: float | None, margin: float = 0.0) -> None:
+    def __init__(self, scale: float | None, margin: float = 0.0, channels: int = 3) -> None:
         # ImageNet's mean and standard deviation, which torchvision's weights expect.
-        super().__init__(800, 1333, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+        mean, deviation = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
+        if channels != len(mean):
+            mean, deviation = [mean[1]] * channels, [deviation[1]] * channels
+        super().__init__(800, 1333, mean, deviation)
         self.scale, self.margin = scale, margin
+
+    def normalize(self, image: Tensor) -> Tensor:
+        """As torchvision's; one channel is repeated.
+
+        Raises:
+            ValueError: other channels than the network takes.
+        """
+        wanted = len(self.image_mean)
+        if len(image) not in (1, wanted):
+            raise ValueError(
+                f"pictures of {len(image)} channels, but the network takes {wanted}, or a grey one "
+                "for all; give it a dataset, or a checkpoint, of the same patches.context"
+            )
+        return super().normalize(image.expand(wanted, -1, -1))  # type: ignore[no-any-return]
 
     def resize(
         self, image: Tensor, target: dict[str, Tensor] | None = None
     ) -> tuple[Tensor, dict[str, Tensor] | None]:
-        """One picture (3, H, W) and its target to network pixels."""
+        """One picture (C, H, W) and its target to network pixels."""
         if self.scale is None:
             return super().resize(image, target)  # type: ignore[no-any-return]
         before = image.shape[-2:]

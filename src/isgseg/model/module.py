@@ -96,7 +96,7 @@ class MaskRCNNModule(lightning.LightningModule):
         self._bad_steps = 0
 
     def forward(self, pictures: list[Tensor]) -> list[dict[str, Tensor]]:
-        """Pictures, (3, H, W) float32 in [0, 1], to detections; see `build_mask_rcnn`."""
+        """Pictures, (C, H, W) float32 in [0, 1], to detections; see `build_mask_rcnn`."""
         return self.network(pictures)  # type: ignore[no-any-return]
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
@@ -253,7 +253,7 @@ def detect(module: MaskRCNNModule, pictures: list[Tensor]) -> list[dict[str, Ten
 
     Args:
         module: in evaluation mode.
-        pictures: (3, H, W) float32 in [0, 1].
+        pictures: (C, H, W) float32 in [0, 1].
 
     Returns:
         For each picture `boxes` (N, 4), `labels` (N,), `scores` (N,), `masks` (N, H, W) bool, and
