@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import venv
@@ -15,6 +16,23 @@ COMMANDS = ["prepare", "doctor", "train", "evaluate", "predict", "analyse"]
 
 def test_a_checkout_uses_the_conf_that_people_edit() -> None:
     assert Path(CONFIG_DIR) == ROOT / "conf"
+
+
+@pytest.mark.parametrize(("asked", "is_set"), [(None, "1"), ("0", "0")])
+def test_torch_is_asked_for_large_pages_unless_the_user_says_otherwise(
+    asked: str | None, is_set: str
+) -> None:
+    variable = "THP_MEM_ALLOC_ENABLE"
+    others = {key: value for key, value in os.environ.items() if key != variable}
+    script = f"import os, isgseg; print(os.environ['{variable}'])"
+    run = subprocess.run(
+        [sys.executable, "-c", script],
+        env=others if asked is None else others | {variable: asked},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert run.stdout.strip() == is_set
 
 
 @pytest.mark.parametrize("command", COMMANDS)

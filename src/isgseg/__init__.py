@@ -13,10 +13,15 @@ commands; `segmenter` is the same from Python:
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from isgseg.segmenter import BaseSegmenter, SXTISGMaskRCNNSegmenter, create_segmenter
+
+# Torch reads it once: large tensors lie on large pages, where Linux has them on request, as fresh
+# small ones cost more time than what is computed on them.
+os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 __version__ = "0.1.0"
 __all__ = ["BaseSegmenter", "SXTISGMaskRCNNSegmenter", "create_segmenter"]

@@ -97,7 +97,8 @@ def save_picture(path: Path, picture: npt.NDArray[np.uint8]) -> None:
         Image.fromarray(picture).save(path, compress_level=1)
         return
     first, *others = (Image.fromarray(page) for page in np.moveaxis(picture, -1, 0))
-    first.save(path, compression="tiff_adobe_deflate", save_all=True, append_images=others)
+    # As noise hardly shrinks, each reading would wait for its decompression in vain.
+    first.save(path, compression="raw", save_all=True, append_images=others)
 
 
 def annotate(labels: npt.NDArray[Any], number: int, window: tuple[slice, slice]) -> dict[str, Any]:
