@@ -16,7 +16,19 @@ def parameters() -> list[Parameter]:
     return [Parameter(torch.randn(shape)) for shape in shapes]
 
 
-def test_muon_moves_a_matrix_equally_far_in_every_direction() -> None:
+@pytest.mark.parametrize("native", [True, False], ids=["bf16", "fp32"])
+def test_muon_moves_a_matrix_equally_far_in_every_direction(
+    native: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    precisions = set()
+    product = torch.mm
+
+    def spy(left: torch.Tensor, right: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
+        precisions.add(left.dtype)
+        return product(left, right, out=out)
+
+    monkeypatch.setattr("isgseg.model.muon.has_bf16", lambda device: native)
+    monkeypatch.setattr(torch, "mm", spy)
     weights = parameters()
     frozen = Parameter(torch.randn(20, 20), requires_grad=False)
     before = [weight.detach().clone() for weight in weights]
@@ -29,6 +41,7 @@ def test_muon_moves_a_matrix_equally_far_in_every_direction() -> None:
         flat[0] *= 100
         weight.grad = flat.reshape(weight.shape)
     optimizer.step()
+    assert precisions == {torch.bfloat16 if native else torch.float32}
     moved = [weight.detach() - old for weight, old in zip(weights, before, strict=True)]
     for step in moved[:2]:
         sizes = torch.linalg.svdvals(step.flatten(1)) / 0.01

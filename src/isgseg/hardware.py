@@ -25,12 +25,16 @@ def pick_precision(precision: str, device: torch.device) -> str:
     """
     if precision != "auto":
         return str(precision)
-    if device.type == "cuda":
-        native = torch.cuda.is_bf16_supported(including_emulation=False)
-        return "bf16-mixed" if native else "16-mixed"
-    if device.type == "cpu" and torch.ops.mkldnn._is_mkldnn_bf16_supported():
+    if has_bf16(device):
         return "bf16-mixed"
-    return "32-true"
+    return "16-mixed" if device.type == "cuda" else "32-true"
+
+
+def has_bf16(device: torch.device) -> bool:
+    """Whether the hardware computes in bf16; where it is emulated it takes many times as long."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return device.type == "cpu" and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def autocast(precision: str, device: torch.device) -> AbstractContextManager[None]:

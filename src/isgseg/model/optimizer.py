@@ -40,7 +40,7 @@ def build_optimizer(
     trained = [parameter for parameter in parameters if parameter.requires_grad]
     if name == "sgd":
         return SGD(trained, lr=lr, momentum=momentum, weight_decay=weight_decay)
-    from pytorch_optimizer import Muon  # it takes a second
+    from isgseg.model.muon import Muon  # pytorch_optimizer takes a second
 
     matrices = [parameter for parameter in trained if is_matrix(parameter)]
     others = [parameter for parameter in trained if not is_matrix(parameter)]
