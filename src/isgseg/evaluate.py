@@ -77,6 +77,7 @@ def evaluate_split(cfg: DictConfig) -> dict[str, Any]:
         raise ValueError("ckpt_path=... must be given to score data.root")
     quiet_lightning()
     module = load_module(cfg.ckpt_path)
+    module.look(cfg.views)
     data = cfg.data
     loader = evaluation_loader(data.root, data.split, data.batch_size, data.num_workers)
     learnt, here = module.hparams.get("facts") or {}, dataset_facts(data.root)

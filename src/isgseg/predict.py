@@ -63,10 +63,10 @@ def predict(cfg: DictConfig) -> list[Path]:
 
 
 def load_predictor(cfg: DictConfig) -> MaskRCNNModule:
-    """The checkpoint's network on its device, with another normalization where one is asked for.
+    """The checkpoint's network on its device, with what is asked for instead of its own settings.
 
     Raises:
-        ValueError: the file is no checkpoint.
+        ValueError: the file is no checkpoint, or a number of views that there is not.
     """
     from isgseg.hardware import pick_device
     from isgseg.model.checkpoint import load_module
@@ -77,6 +77,7 @@ def load_predictor(cfg: DictConfig) -> MaskRCNNModule:
             **(module.hparams.get("facts") or {}),
             "normalization": OmegaConf.to_object(cfg.normalization),
         }
+    module.look(cfg.views)
     return module.to(pick_device(cfg.device))
 
 

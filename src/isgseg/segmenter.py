@@ -135,7 +135,7 @@ class SXTISGMaskRCNNSegmenter(BaseSegmenter):
             threshold: granules without a detection of this score are left out; None takes the one
                 that validation tuned, from the checkpoint, as isgseg-predict does.
             **kwargs: the keys of `conf/labelling/`, and `progress` (True shows a bar),
-                `voxel_size` (nm, (z, y, x)) and `precision`.
+                `voxel_size` (nm, (z, y, x)), `precision` and `views`; see `conf/prediction/`.
 
         Returns:
             (D, H, W) uint16, 0 for background, one number for each granule; uint32, with a
@@ -151,12 +151,14 @@ class SXTISGMaskRCNNSegmenter(BaseSegmenter):
         run = {
             key: kwargs.pop(key) for key in ("progress", "voxel_size", "precision") & kwargs.keys()
         }
+        views = kwargs.pop("views", None)
         unknown = sorted(kwargs.keys() - Labelling.__dataclass_fields__.keys())
         if unknown:
             raise ValueError(
                 f"predict does not know {', '.join(unknown)}; it takes progress, voxel_size, "
-                f"precision, {', '.join(Labelling.__dataclass_fields__)}"
+                f"precision, views, {', '.join(Labelling.__dataclass_fields__)}"
             )
+        self.module.look(views)
         grey = grey_of(self.module, volume, "the volume")
         return label_volume(
             self.module, volume, grey, threshold=threshold, labelling=Labelling(**kwargs), **run

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torchvision.models import resnet
-from torchvision.models.detection import MaskRCNN
 from torchvision.models.detection.backbone_utils import BackboneWithFPN
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
@@ -19,6 +18,7 @@ from torchvision.ops.feature_pyramid_network import ExtraFPNBlock
 
 from isgseg.model.proposals import DenseAnchors, Proposals
 from isgseg.model.regions import STRIDE, RegionAlign, widen
+from isgseg.model.views import ManyViews
 
 BACKBONES: dict[str, Callable[..., resnet.ResNet]] = {
     "resnet10": partial(resnet.ResNet, resnet.BasicBlock, [1, 1, 1, 1]),
@@ -63,7 +63,7 @@ def build_mask_rcnn(
     detections: int = 300,
     nms_iou: float = 0.5,
     score_threshold: float = 0.05,
-) -> MaskRCNN:
+) -> ManyViews:
     """Builds the network with random weights. It downloads nothing.
 
     Detections keep their masks as small probability grids; `isgseg.instances.slices.paste` draws
@@ -117,7 +117,7 @@ def build_mask_rcnn(
     # One sample a bin is enough: the bins of small objects are finer than the pyramid as it is.
     pool = partial(RegionAlign, levels, sampling_ratio=2 if scale is None else 1)
     margin = mask_margin * (scale or 1)
-    model = MaskRCNN(
+    model = ManyViews(
         _pyramid(backbone, channels, list(stages), fpn_channels, NORMS[norm], pooled),
         rpn_anchor_generator=anchors,
         box_roi_pool=pool(output_size=7),
@@ -138,7 +138,8 @@ def build_mask_rcnn(
     model.rpn = Proposals(anchors, fpn_channels, rpn_iou, proposals, area)
     for head in (model.rpn.head, model.roi_heads.box_predictor, model.roi_heads.mask_predictor):
         head.register_forward_hook(_to_float32)
-    return model.to(memory_format=torch.channels_last)
+    model.to(memory_format=torch.channels_last)
+    return model
 
 
 def has_pooled_level(stages: Sequence[int], anchor_sizes: Sequence[Sequence[float]]) -> bool:

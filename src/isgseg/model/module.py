@@ -24,6 +24,7 @@ from isgseg.model.operating_point import (
     point_at,
 )
 from isgseg.model.optimizer import OPTIMIZERS, SCHEDULES, build_optimizer, build_schedule
+from isgseg.model.views import choose_views
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +51,7 @@ class MaskRCNNModule(lightning.LightningModule):
             `best_point`. None leaves both at .5.
         thresholds: what the last validation found, `threshold` and `mask_threshold`; it keeps them
             here, so that they are saved with the weights.
+        views: see `look`.
         facts: `normalization`, `voxel_size` (nm) and `context` of the training data, which
             prediction needs; see `CocoDataModule.facts`.
 
@@ -73,6 +75,7 @@ class MaskRCNNModule(lightning.LightningModule):
         seed: int = 0,
         operating_point: str | None = "f1",
         thresholds: dict[str, float] | None = None,
+        views: int = 1,
         facts: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
@@ -89,11 +92,25 @@ class MaskRCNNModule(lightning.LightningModule):
             check_criterion(operating_point)
         self.save_hyperparameters()
         self.network = build_mask_rcnn(**network)
+        self.look(views)
         self.val_metric = coco_metric()
         self.test_metrics = [coco_metric(), coco_metric(NO_CAP)]
         grid = sorted({*MASK_THRESHOLDS, choose_thresholds(self.hparams).mask})
         self.val_matches, self.test_matches = MatchMetric(grid), MatchMetric(grid)
         self._bad_steps = 0
+
+    def look(self, views: int | None) -> None:
+        """In how many ways evaluation looks at a picture, of `isgseg.model.views.VIEWS`.
+
+        Args:
+            views: 1, 2, 4 or 8; the time grows with them. None: as it was trained to.
+
+        Raises:
+            ValueError: another number.
+        """
+        slices = bool((self.hparams["facts"] or {}).get("context"))
+        count = self.hparams["views"] if views is None else views
+        self.network.views = choose_views(count, slices)
 
     def forward(self, pictures: list[Tensor]) -> list[dict[str, Tensor]]:
         """Pictures, (C, H, W) float32 in [0, 1], to detections; see `build_mask_rcnn`."""

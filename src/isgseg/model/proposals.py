@@ -59,6 +59,25 @@ class Proposals(RegionProposalNetwork):
 
         On a whole slice that is some thousands of a million.
         """
+        proposals, _, (anchors, logits, codes) = self._look(images, features)
+        if targets is None:
+            return proposals, {}
+        labels, matched = self.assign_targets_to_anchors(anchors, targets)
+        wanted = self.box_coder.encode(matched, anchors)
+        objects, places = self.compute_loss(logits, codes, labels, wanted)
+        return proposals, {"loss_objectness": objects, "loss_rpn_box_reg": places}
+
+    def propose(
+        self, images: ImageList, features: dict[str, Tensor]
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """The proposals of each picture, (N, 4), and their scores, (N,), in falling order."""
+        proposals, scores, _ = self._look(images, features)
+        return proposals, scores
+
+    def _look(
+        self, images: ImageList, features: dict[str, Tensor]
+    ) -> tuple[list[Tensor], list[Tensor], tuple[list[Tensor], Tensor, Tensor]]:
+        """Proposals, their scores, and of all anchors places, logits and corrections."""
         height, width = images.tensors.shape[-2:]
         self._times = max(1.0, height * width / self.area) if self.area else 1.0
         levels = list(features.values())
@@ -73,18 +92,13 @@ class Proposals(RegionProposalNetwork):
             codes.detach().reshape(len(anchors), -1, 4)[picture, chosen].flatten(0, 1),
             [part[index] for part, index in zip(anchors, chosen, strict=True)],
         )
-        proposals, _ = self.filter_proposals(
+        proposals, kept = self.filter_proposals(
             boxes.reshape(len(anchors), -1, 4),
             scores[picture, chosen],
             images.image_sizes,
             [min(count, self.pre_nms_top_n()) for count in counts],
         )
-        if targets is None:
-            return proposals, {}
-        labels, matched = self.assign_targets_to_anchors(anchors, targets)
-        wanted = self.box_coder.encode(matched, anchors)
-        objects, places = self.compute_loss(logits, codes, labels, wanted)
-        return proposals, {"loss_objectness": objects, "loss_rpn_box_reg": places}
+        return proposals, kept, (anchors, logits, codes)
 
     def assign_targets_to_anchors(
         self, anchors: list[Tensor], targets: list[dict[str, Tensor]]
