@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import Compose, balls, discs, save_pair
+from conftest import TINY_NETWORK, Compose, balls, discs, save_pair
+from hydra.utils import instantiate
 from test_detection import cells, labels_of
 from torch import Tensor
 
@@ -16,6 +17,7 @@ from isgseg import create_segmenter
 from isgseg.evaluate import evaluate
 from isgseg.instances.matching import match_instances
 from isgseg.instances.slices import draw
+from isgseg.model import views
 from isgseg.model.checkpoint import load_module
 from isgseg.model.mask_rcnn import build_mask_rcnn
 from isgseg.model.module import MaskRCNNModule
@@ -40,14 +42,14 @@ def module(trained: Path) -> MaskRCNNModule:
 
 @pytest.mark.parametrize("view", VIEWS, ids=str)
 def test_boxes_follow_what_they_hold_and_the_inverse_undoes_all(view: View) -> None:
-    seen = view.pictures(lit())
+    seen = view.turn(lit())
     y, x = np.nonzero(seen[0, 0].numpy())
     box = torch.tensor([BOX], dtype=torch.float32)
     there = view.boxes(box, (24, 32))
     assert there.tolist() == [[x.min(), y.min(), x.max() + 1, y.max() + 1]]
-    assert torch.equal(view.inverse.boxes(there, tuple(seen.shape[-2:])), box)
+    assert torch.equal(view.inverse.boxes(there, (seen.shape[-2], seen.shape[-1])), box)
     noise = torch.rand(2, 5, 24, 32)
-    assert torch.equal(view.inverse.pictures(view.pictures(noise)), noise)
+    assert torch.equal(view.inverse.turn(view.turn(noise)), noise)
 
 
 @pytest.mark.parametrize("view", VIEWS, ids=str)
@@ -61,64 +63,76 @@ def test_corrections_of_boxes_follow_too(view: View) -> None:
 
 
 def test_no_two_views_are_the_same() -> None:
-    noise = torch.rand(1, 5, 8, 8)
-    for slices in (True, False):
-        seen = [view.pictures(noise) for view in choose_views(8, slices)]
-        assert not any(torch.equal(a, b) for i, a in enumerate(seen) for b in seen[:i])
+    noise = torch.rand(8, 8)
+    seen = [view.turn(noise) for view in VIEWS]
+    assert not any(torch.equal(a, b) for i, a in enumerate(seen) for b in seen[:i])
+    assert sum(view.reverse for view in choose_views(8, slices=True)) == 4
     # Colours are no slices, whose order means nothing.
     assert not any(view.reverse for view in choose_views(8, slices=False))
 
 
-def found_by(model: ManyViews, picture: Tensor, views: tuple[View, ...]) -> dict[str, Any]:
-    model.views = views
+def found_by(model: ManyViews, picture: Tensor, ways: tuple[View, ...]) -> dict[str, Any]:
+    model.views = ways
     with torch.inference_mode():
-        (found,) = model([picture])
-    return found
+        return dict(model([picture])[0])
 
 
 @pytest.mark.parametrize("view", VIEWS[1:], ids=str)
 def test_a_view_by_itself_says_what_the_network_says_of_the_turned_picture(
     module: MaskRCNNModule, view: View
 ) -> None:
-    picture = torch.from_numpy(discs((64, 96), 8, 5.0, seed=3)[0])[None] / 2.55
+    picture = torch.from_numpy(discs((64, 96), 8, 5.0, seed=3)[0]) / 2.55
+    picture = torch.stack([0.9 * picture, picture, 1.1 * picture])
     model = module.network
-    turned = found_by(model, view.turn(picture), VIEWS[:1])
+    other = view.turn(picture.flip(0) if view.reverse else picture)
+    turned = found_by(model, other, (View(), View()))
     found = found_by(model, picture, (view, view))
-    assert len(found["scores"]) >= 6
-    # Of proposals on two levels of the pyramid, which the network itself keeps, one is left here.
-    torch.testing.assert_close(found["scores"], turned["scores"], rtol=0, atol=0.02)
     shape = (96, 64) if view.transpose else (64, 96)
     boxes = view.inverse.boxes(turned["boxes"], shape)
-    torch.testing.assert_close(found["boxes"], boxes, rtol=0, atol=0.3)
     masks = drawn(found, (64, 96))
     expected = view.inverse.turn(torch.from_numpy(drawn(turned, shape))).numpy()
-    shared = (masks & expected).sum((1, 2)) / (masks | expected).sum((1, 2))
-    assert np.median(shared) > 0.9  # cut out half a pixel aside
+    assert len(found["scores"]) >= 6
+    shared = []
+    for i, box in enumerate(found["boxes"]):
+        j = int((boxes - box).abs().sum(1).argmin())
+        torch.testing.assert_close(box, boxes[j], rtol=0, atol=0.01)
+        torch.testing.assert_close(found["scores"][i], turned["scores"][j], rtol=0, atol=1e-3)
+        shared.append((masks[i] & expected[j]).sum() / (masks[i] | expected[j]).sum())
+    assert np.median(shared) > 0.7  # cut out half a pixel aside
 
 
 def drawn(found: dict[str, Any], shape: tuple[int, int]) -> np.ndarray[Any, Any]:
     return draw(found["masks"][:, 0].numpy(), found["mask_boxes"].numpy(), shape)
 
 
-def test_scores_are_the_mean_of_all_views(module: MaskRCNNModule) -> None:
+def test_scores_are_the_mean_of_all_views(
+    module: MaskRCNNModule, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shares: list[Tensor] = []
+    judge = views._Seen.judge
+
+    def spy(self: views._Seen, boxes: list[Tensor]) -> tuple[Tensor, Tensor]:
+        answer = judge(self, boxes)
+        shares.append(answer[0])
+        return answer
+
+    monkeypatch.setattr(views._Seen, "judge", spy)
     picture = torch.from_numpy(discs((64, 64), 8, 5.0, seed=4)[0])[None] / 2.55
-    model = module.network
-    model.roi_heads.score_thresh = 0.0
-    each = [found_by(model, picture, (view, view)) for view in VIEWS]
-    found = found_by(model, picture, VIEWS)
-    strong = found["scores"] > 0.9
-    assert strong.sum() >= 6
-    for box, score in zip(found["boxes"][strong], found["scores"][strong], strict=True):
-        near = [((part["boxes"] - box).abs().amax(1) < 3) for part in each]
-        mean = np.mean(
-            [float(part["scores"][there].max()) for part, there in zip(each, near, strict=True)]
-        )
-        assert abs(float(score - mean)) < 0.05
+    found = found_by(module.network, picture, VIEWS)
+    assert len(shares) == 8
+    assert len(found["scores"]) >= 6
+    mean = torch.stack(shares).mean(0)[:, 1]
+    nearest = (found["scores"][:, None] - mean).abs().min(1).values
+    assert float(nearest.max()) < 1e-5
+    spread = torch.stack(shares).std(0)[:, 1]
+    assert float(spread.max()) > 0.01  # they do not all say the same
 
 
 def test_masks_of_a_symmetric_object_are_symmetric(module: MaskRCNNModule) -> None:
     y, x = np.indices((64, 64)) - 31.5
     ball = np.where(y**2 + x**2 < 30, 1.6, 1.0).astype(np.float32)
+    # Room around boxes, whose edges would cut masks on one side.
+    module.network.roi_heads.mask_roi_pool.margin = module.network.transform.margin = 3
     found = found_by(module.network, torch.from_numpy(ball)[None] / 2.55, VIEWS)
     mask = drawn(found, (64, 64))[0]
     centre = np.argwhere(mask).mean(0)
@@ -133,7 +147,7 @@ def test_windows_of_a_slice_say_what_the_whole_says(module: MaskRCNNModule) -> N
     np.testing.assert_array_equal(fast, plain)
 
 
-def test_every_command_takes_the_key_and_training_keeps_it(
+def test_every_command_takes_the_key(
     trained: Path, tmp_path: Path, config: Compose, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     checkpoint = trained / "isg_mask_rcnn_final.pth"
@@ -148,24 +162,33 @@ def test_every_command_takes_the_key_and_training_keeps_it(
     monkeypatch.setattr(ManyViews, "forward", spy)
     common = [f"ckpt_path={checkpoint}", f"volumes={volume}", "device=cpu", "progress=false"]
     f1 = {}
-    for views in ("null", "2", "8"):
+    for count in ("null", "2", "8"):
         seen.clear()
-        folder = tmp_path / views
+        folder = tmp_path / count
         (labels,) = predict(
-            config("predict", *common, f"output_dir={folder}", f"views={views}", "threshold=.3")
+            config("predict", *common, f"output_dir={folder}", f"views={count}", "threshold=.5")
         )
-        assert set(seen) == {1 if views == "null" else int(views)}
-        f1[views] = match_instances(read_labels(labels).data, read_labels(truth).data).f1
+        assert set(seen) == {1 if count == "null" else int(count)}
+        f1[count] = match_instances(read_labels(labels).data, read_labels(truth).data).f1
     assert f1["null"] > 0.8
-    assert min(f1.values()) > f1["null"] - 0.1
+    assert f1["8"] >= f1["null"]
     seen.clear()
     evaluate(config("evaluate", *common, f"labels={truth}", "views=4", f"output_dir={tmp_path}"))
     assert set(seen) == {4}
     segmenter = create_segmenter(device="cpu")
     segmenter.load_model(checkpoint)
-    for views in (2, None):
+    for number in (2, None):
         seen.clear()
-        segmenter.predict(read_volume(volume).data, views=views, progress=False)
-        assert set(seen) == {views or 1}
+        segmenter.predict(read_volume(volume).data, views=number, progress=False)
+        assert set(seen) == {number or 1}
     with pytest.raises(ValueError, match="views is 3; choose 1, 2, 4 or 8"):
         predict(config("predict", *common, f"output_dir={tmp_path / '3'}", "views=3"))
+
+
+def test_training_keeps_how_it_was_validated(tmp_path: Path, config: Compose) -> None:
+    model = config("train", *TINY_NETWORK, "data.root=x", "model.views=4").model
+    module = instantiate(model, facts={"context": 2})
+    assert module.network.views == VIEWS[:4]
+    path = tmp_path / "model.pth"
+    torch.save({"state_dict": module.state_dict(), "hyper_parameters": dict(module.hparams)}, path)
+    assert load_module(path).network.views == VIEWS[:4]

@@ -45,11 +45,6 @@ class View:
         axes = [axis for axis, flip in ((-2, self.flip_y), (-1, self.flip_x)) if flip]
         return grid.flip(axes) if axes else grid
 
-    def pictures(self, batch: Tensor) -> Tensor:
-        """Args: batch (N, C, H, W). Returns it as seen, in the order convolutions are fastest."""
-        seen = self.turn(batch.flip(1) if self.reverse else batch)
-        return seen.contiguous(memory_format=torch.channels_last)
-
     def boxes(self, boxes: Tensor, shape: tuple[int, int]) -> Tensor:
         """Where boxes, (N, 4) xyxy, of a picture of this (H, W) lie in the view."""
         x0, y0, x1, y1 = boxes.unbind(-1)
@@ -120,7 +115,11 @@ class ManyViews(MaskRCNN):
             return super().forward(images, targets)
         sizes = [(image.shape[-2], image.shape[-1]) for image in images]
         batch, _ = self.transform(images)
-        seen = [_Seen(self, view, batch.tensors) for view in self.views]
+        orders = {False: batch.tensors}
+        if any(view.reverse for view in self.views):
+            # Before they are normalized, as in training: three channels have different means.
+            orders[True] = self.transform([image.flip(0) for image in images])[0].tensors
+        seen = [_Seen(self, view, orders[view.reverse]) for view in self.views]
         proposals = self._pool([part.propose() for part in seen], batch.image_sizes)
         heads = self.roi_heads
         answers = [part.judge(proposals) for part in seen]
@@ -160,7 +159,7 @@ class _Seen:
     def __init__(self, network: ManyViews, view: View, batch: Tensor) -> None:
         self.network, self.view = network, view
         self.shape = (batch.shape[-2], batch.shape[-1])
-        pictures = view.pictures(batch)
+        pictures = view.turn(batch).contiguous(memory_format=torch.channels_last)
         self.images = ImageList(pictures, [(pictures.shape[-2], pictures.shape[-1])] * len(batch))
         self.features: Features = network.backbone(pictures)
 
