@@ -75,9 +75,9 @@ def shapes_seen(module: MaskRCNNModule, monkeypatch: pytest.MonkeyPatch) -> list
     seen: list[tuple[int, ...]] = []
     forward = MaskRCNN.forward
 
-    def spy(self: MaskRCNN, images: list[torch.Tensor]) -> Any:
+    def spy(self: MaskRCNN, images: list[torch.Tensor], *targets: Any) -> Any:
         seen.extend(tuple(image.shape[1:]) for image in images)
-        return forward(self, images)
+        return forward(self, images, *targets)
 
     monkeypatch.setattr(MaskRCNN, "forward", spy)
     return seen
