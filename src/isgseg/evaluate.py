@@ -15,6 +15,8 @@ from omegaconf import DictConfig
 from isgseg.config import CONFIG_DIR, friendly_errors, quiet_lightning
 
 if TYPE_CHECKING:
+    from lightning import Callback, Trainer
+
     from isgseg.model.module import MaskRCNNModule
 
 log = logging.getLogger(__name__)
@@ -66,10 +68,7 @@ def evaluate_split(cfg: DictConfig) -> dict[str, Any]:
         ValueError: no checkpoint, a file that is none, a bad dataset, or diameters that do not
             rise.
     """
-    import lightning
-
     from isgseg.data.datamodule import dataset_facts, evaluation_loader
-    from isgseg.hardware import pick_device, pick_precision
     from isgseg.model.checkpoint import load_module
     from isgseg.model.metrics import scores_by_diameter
 
@@ -80,29 +79,11 @@ def evaluate_split(cfg: DictConfig) -> dict[str, Any]:
     module.look(cfg.views)
     data = cfg.data
     loader = evaluation_loader(data.root, data.split, data.batch_size, data.num_workers)
-    learnt, here = module.hparams.get("facts") or {}, dataset_facts(data.root)
-    size = here["voxel_size"]
+    size = dataset_facts(data.root)["voxel_size"]
     unit, pixel = ("pixels", 1.0) if size is None else ("nm", (size[1] * size[2]) ** 0.5)
     edges = check_diameters(cfg, unit)
-    for key in ("normalization", "context"):
-        if learnt.get(key) != here.get(key):
-            log.warning(
-                "%s differs: the checkpoint was trained with %s, %s was made with %s",
-                key,
-                learnt.get(key),
-                data.root,
-                here.get(key),
-            )
-    device = pick_device(cfg.device)
-    trainer = lightning.Trainer(
-        accelerator=device.type,
-        devices=1,
-        precision=pick_precision(cfg.precision, device),  # type: ignore[arg-type]
-        logger=False,
-        enable_checkpointing=False,
-        enable_model_summary=False,
-        enable_progress_bar=cfg.progress,
-    )
+    warn_of_facts(module, data.root)
+    trainer = trainer_for(cfg)
     scores: dict[str, Any] = {**trainer.test(module, dataloaders=loader, verbose=False)[0]}
     sizes = scores_by_diameter(module.test_metrics[-1], edges, pixel)
     points = operating_points(module, Path(cfg.output_dir) / "scores.png")
@@ -110,6 +91,46 @@ def evaluate_split(cfg: DictConfig) -> dict[str, Any]:
     log.info("%s on %s/%s:\n%s", cfg.ckpt_path, data.root, data.split, "\n\n".join(texts))
     scores |= {"by_diameter": sizes, "operating_points": points}
     return scores
+
+
+def warn_of_facts(module: MaskRCNNModule, root: str) -> None:
+    """Logs in what a dataset was made otherwise than what a checkpoint has learnt from."""
+    from isgseg.data.datamodule import dataset_facts
+
+    learnt, here = module.hparams.get("facts") or {}, dataset_facts(root)
+    for key in ("normalization", "context"):
+        if learnt.get(key) != here.get(key):
+            log.warning(
+                "%s differs: the checkpoint was trained with %s, %s was made with %s",
+                key,
+                learnt.get(key),
+                root,
+                here.get(key),
+            )
+
+
+def trainer_for(cfg: DictConfig, *callbacks: Callback) -> Trainer:
+    """A Trainer that tests or validates on one device, and writes nothing.
+
+    Args:
+        cfg: with `device`, `precision` and `progress`.
+        *callbacks: those that it calls.
+    """
+    import lightning
+
+    from isgseg.hardware import pick_device, pick_precision
+
+    device = pick_device(cfg.device)
+    return lightning.Trainer(
+        accelerator=device.type,
+        devices=1,
+        precision=pick_precision(cfg.precision, device),  # type: ignore[arg-type]
+        callbacks=list(callbacks),
+        logger=False,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        enable_progress_bar=cfg.progress,
+    )
 
 
 def check_diameters(cfg: DictConfig, unit: str) -> list[float] | None:

@@ -74,10 +74,10 @@ class VolumeScore(Callback):
     ) -> None:
         if (volume is None) != (labels is None):
             raise ValueError(
-                f"callbacks.volume_score.volume={volume} and labels={labels}: give both or none"
+                f"volume={volume} and labels={labels} of a volume to tune on: give both or none"
             )
         if slices is not None and slices < 1:
-            raise ValueError(f"callbacks.volume_score.slices={slices} must be 1 or more, or null")
+            raise ValueError(f"slices={slices} to tune on must be 1 or more, or null")
         self.pairs = []
         if volume is not None and labels is not None:
             self.pairs = [(Path(volume), Path(labels))]
@@ -109,7 +109,8 @@ class VolumeScore(Callback):
         if not there:
             log.info(
                 "%s names no validation volume that is there, so that granules are asked for the "
-                "same score as detections; callbacks.volume_score.volume= and labels= give one",
+                "same score as detections; volume= and labels= (in isgseg-train, of "
+                "callbacks.volume_score) give one",
                 root / "dataset.yaml",
             )
         most = len(there) if self.slices is None else max(1, self.slices // LEAST)

@@ -48,15 +48,16 @@ class CocoDataModule(lightning.LightningDataModule):
         self.val_set: CocoInstances | None = None
 
     def setup(self, stage: str) -> None:
-        """Opens both splits.
+        """Opens both splits; only `val/` where nothing is trained.
 
         Raises:
             ValueError: there is nothing to train on, or nothing to evaluate.
         """
-        if self.train_set is None:
-            self.train_set = CocoInstances(self.root / "train")
+        if self.val_set is None:
             self.val_set = CocoInstances(self.root / "val")
             self.val_set.require_objects()
+        if stage == "fit" and self.train_set is None:
+            self.train_set = CocoInstances(self.root / "train")
             self.train_set.require_objects()
             if len(self.train_set) < self.batch_size:
                 raise ValueError(

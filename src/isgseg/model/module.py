@@ -111,6 +111,13 @@ class MaskRCNNModule(lightning.LightningModule):
         slices = bool((self.hparams["facts"] or {}).get("context"))
         count = self.hparams["views"] if views is None else views
         self.network.views = choose_views(count, slices)
+        if count != self.hparams["views"] and self.hparams["thresholds"]:
+            log.warning(
+                "The checkpoint's thresholds were tuned with views=%d, not %d; isgseg-tune finds "
+                "those that suit",
+                self.hparams["views"],
+                count,
+            )
 
     def forward(self, pictures: list[Tensor]) -> list[dict[str, Tensor]]:
         """Pictures, (C, H, W) float32 in [0, 1], to detections; see `build_mask_rcnn`."""
