@@ -77,7 +77,7 @@ class VolumeScore(Callback):
                 f"volume={volume} and labels={labels} of a volume to tune on: give both or none"
             )
         if slices is not None and slices < 1:
-            raise ValueError(f"slices={slices} to tune on must be 1 or more, or null")
+            raise ValueError(f"slices={slices} must be 1 or more, or null")
         self.pairs = []
         if volume is not None and labels is not None:
             self.pairs = [(Path(volume), Path(labels))]

@@ -53,9 +53,6 @@ class CocoDataModule(lightning.LightningDataModule):
         Raises:
             ValueError: there is nothing to train on, or nothing to evaluate.
         """
-        if self.val_set is None:
-            self.val_set = CocoInstances(self.root / "val")
-            self.val_set.require_objects()
         if stage == "fit" and self.train_set is None:
             self.train_set = CocoInstances(self.root / "train")
             self.train_set.require_objects()
@@ -64,6 +61,9 @@ class CocoDataModule(lightning.LightningDataModule):
                     f"{self.root}/train has {len(self.train_set)} patches, fewer than "
                     f"data.batch_size={self.batch_size}"
                 )
+        if self.val_set is None:
+            self.val_set = CocoInstances(self.root / "val")
+            self.val_set.require_objects()
 
     def facts(self) -> dict[str, Any]:
         """What prediction must know of the data; see `dataset_facts`."""
