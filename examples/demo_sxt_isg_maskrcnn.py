@@ -2,7 +2,8 @@
 
     python examples/demo_sxt_isg_maskrcnn.py [--volume cell.mrc] [--model file.pth] [--output DIR]
 
-Without arguments it makes a synthetic cell and takes the newest trained model.
+Without `--volume` it makes a synthetic cell. Without `--model` it uses the installed model, or the
+network of the package, which was trained on synthetic cells only.
 """
 
 from __future__ import annotations
@@ -14,15 +15,15 @@ from pathlib import Path
 from isgseg import create_segmenter
 from isgseg.analysis.figures import granule_figure
 from isgseg.analysis.granules import granule_table
+from isgseg.io.volumes import Volume, read_volume, stem, write_volume
 from isgseg.phantom import make_phantom
-from isgseg.volume import Volume, read_volume, stem, write_volume
 
 
 def main() -> None:
     """Runs the four steps."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--volume", type=Path, help="a tomogram; default: a synthetic cell")
-    parser.add_argument("--model", type=Path, help="a .pth file; default: the newest one")
+    parser.add_argument("--model", type=Path, help="a .pth file; default: that of the package")
     parser.add_argument("--output", type=Path, default=Path("outputs/demo_sxt_isg_maskrcnn"))
     parser.add_argument("--threshold", type=float, default=0.5, help="lowest score, 0 to 1")
     options = parser.parse_args()
@@ -65,11 +66,11 @@ def main() -> None:
                 um3 = f" = {value * z * y * x * 1e-9:.5f} um3"
             print(f"      {word} volume: {value:.1f} voxels{um3}")
 
-    picture = options.output / f"sxt_isg_maskrcnn_result_{cell}.png"
+    image = options.output / f"sxt_isg_maskrcnn_result_{cell}.png"
     tiff = options.output / f"sxt_isg_maskrcnn_{cell}.tiff"
-    granule_figure(volume.data, labels, volume.voxel_size, picture, name=cell)
+    granule_figure(volume.data, labels, volume.voxel_size, image, name=cell)
     write_volume(tiff, labels, volume.voxel_size)
-    print(f"\nPicture: {picture}\nLabels:  {tiff}")
+    print(f"\nFigure:  {image}\nLabels:  {tiff}")
 
 
 if __name__ == "__main__":

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,8 @@ from omegaconf import DictConfig
 from PIL import Image
 
 from isgseg.config import CONFIG_DIR
-from isgseg.volume import write_volume
+from isgseg.inference.method import Granules
+from isgseg.io.volumes import Volume, write_volume
 
 ROOT = Path(__file__).parents[1]
 TINY_NETWORK = [
@@ -41,9 +41,6 @@ TINY_RUN = [
     "trainer.enable_progress_bar=false",
 ]
 
-# In place of a module, where a test brings the detections itself: a checkpoint without thresholds.
-UNTUNED: Any = SimpleNamespace(hparams={})
-
 Array = npt.NDArray[Any]
 Compose = Callable[..., DictConfig]
 
@@ -59,7 +56,7 @@ def real_data(name: str) -> Path:
 def discs(
     shape: tuple[int, int], count: int, radius: float, seed: int
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.uint16]]:
-    """A noisy picture of bright discs that do not overlap, and their labels."""
+    """A noisy image of bright discs that do not overlap, and their labels."""
     random = np.random.default_rng(seed)
     labels = np.zeros(shape, np.uint16)
     y, x = np.indices(shape)
@@ -72,8 +69,8 @@ def discs(
         labels[(y - cy) ** 2 + (x - cx) ** 2 <= radius**2] = number
         if number == count:
             break
-    picture = np.where(labels > 0, 1.6, 1.0) + random.normal(0, 0.05, shape)
-    return picture.astype(np.float32), labels
+    image = np.where(labels > 0, 1.6, 1.0) + random.normal(0, 0.05, shape)
+    return image.astype(np.float32), labels
 
 
 def balls(
@@ -89,6 +86,47 @@ def balls(
     return volume.astype(np.float32), labels
 
 
+class MadeUp:
+    """A `SliceModel` whose detections a test brings.
+
+    Args:
+        found: of each slice what is found, or what makes it of the slices.
+    """
+
+    def __init__(self, found: Any) -> None:
+        self.found = found
+        self.zooms: list[tuple[float, float]] = []
+
+    def detect(
+        self, slices: Any, normalizer: Any, threshold: float, zoom: Any = (1.0, 1.0)
+    ) -> Iterator[dict[str, Array]]:
+        """As the protocol has it; the zoom is kept."""
+        self.zooms.append(zoom)
+        return iter(self.found(slices) if callable(self.found) else self.found)
+
+
+def granules_of(
+    found: Any,
+    volume: Array,
+    *,
+    voxel_size: Any = None,
+    learnt: Any = None,
+    threshold: float = 0.5,
+    **settings: Any,
+) -> Granules:
+    """The granules of made-up detections; see `MadeUp`, `SegmentationSettings`."""
+    from isgseg.data.normalization import Normalizer
+    from isgseg.inference.segmentation import SliceSegmenter
+    from isgseg.inference.settings import SegmentationSettings
+    from isgseg.models.settings import Thresholds
+
+    model = found if isinstance(found, MadeUp) else MadeUp(found)
+    mask = settings.get("mask_threshold")
+    thresholds = Thresholds(threshold, 0.5 if mask is None else mask, threshold)
+    method = SliceSegmenter(model, thresholds, SegmentationSettings(**settings), learnt)
+    return method.segment(Volume(volume, voxel_size), Normalizer("mode", 0.0, 1.0), "made up")
+
+
 def save_pair(folder: Path, name: str, volume: Array, labels: Array) -> tuple[Path, Path]:
     """Writes a volume and its labels as .mrc, with voxels of 30 nm."""
     size = (30.0, 30.0, 30.0)
@@ -98,8 +136,8 @@ def save_pair(folder: Path, name: str, volume: Array, labels: Array) -> tuple[Pa
     )
 
 
-def save_coco(folder: Path, pictures: int, seed: int, side: int = 64, empty: int = 1) -> Path:
-    """Writes a split of RLE-annotated discs; the last `empty` pictures hold no object."""
+def save_coco(folder: Path, images: int, seed: int, side: int = 64, empty: int = 1) -> Path:
+    """Writes a split of RLE-annotated discs; the last `empty` images hold no object."""
     from pycocotools import mask as coco_mask
 
     (folder / "images").mkdir(parents=True)
@@ -108,14 +146,14 @@ def save_coco(folder: Path, pictures: int, seed: int, side: int = 64, empty: int
         "annotations": [],
         "categories": [{"id": 7, "name": "granule"}],
     }
-    for index in range(pictures):
-        count = 5 if index < pictures - empty else 0
-        picture, labels = discs((side, side), count, 5.0, 100 * seed + index)
+    for index in range(images):
+        count = 5 if index < images - empty else 0
+        image, labels = discs((side, side), count, 5.0, 100 * seed + index)
         if count == 0:
             labels[:] = 0
-        name = f"picture_{index}.png"
-        grey = np.clip(picture * 100, 0, 255).astype(np.uint8)
-        Image.fromarray(grey).save(folder / "images" / name)
+        name = f"image_{index}.png"
+        normalizer = np.clip(image * 100, 0, 255).astype(np.uint8)
+        Image.fromarray(normalizer).save(folder / "images" / name)
         content["images"].append(
             {"id": 10 + index, "file_name": name, "height": side, "width": side}
         )
@@ -138,10 +176,10 @@ def save_coco(folder: Path, pictures: int, seed: int, side: int = 64, empty: int
 
 @pytest.fixture(scope="session")
 def coco_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A COCO folder of 6 training and 3 validation pictures; tests must not change it."""
+    """A COCO folder of 6 training and 3 validation images; tests must not change it."""
     root = tmp_path_factory.mktemp("coco")
-    save_coco(root / "train", pictures=6, seed=1)
-    save_coco(root / "val", pictures=3, seed=2)
+    save_coco(root / "train", images=6, seed=1)
+    save_coco(root / "val", images=3, seed=2)
     return root
 
 

@@ -14,7 +14,8 @@ from omegaconf import DictConfig
 
 from isgseg.analyse import analyse
 from isgseg.config import CONFIG_DIR
-from isgseg.volume import write_volume
+from isgseg.errors import InputError
+from isgseg.io.volumes import write_volume
 
 SHAPE = (8, 40, 50)
 
@@ -46,13 +47,14 @@ def test_table_and_figure(
     with caplog.at_level(logging.INFO):
         paths = analyse(config(*files))
     folder = tmp_path / "out"
-    assert paths == {"table": folder / "granules.csv", "figure": folder / "granules.png"}
+    names = ["cell_granules.csv", "cell_granules.png"]
+    assert paths == {"table": folder / names[0], "figure": folder / names[1]}
     table = pd.read_csv(paths["table"])
     assert table["label"].tolist() == [1, 2]
     assert table["volume_nm3"].tolist() == [60 * 30**3, 64 * 30**3]
     assert table["mean_intensity"].tolist() == pytest.approx([0.0145] * 2)
     assert table["touches_border"].tolist() == [False, True]
-    assert sorted(path.name for path in folder.iterdir()) == ["granules.csv", "granules.png"]
+    assert sorted(path.name for path in folder.iterdir()) == names
     assert "count: 2" in caplog.text
     assert str(paths["table"]) in caplog.text
     assert str(paths["figure"]) in caplog.text
@@ -82,7 +84,8 @@ def test_voxel_sizes_that_disagree_are_reported(
 ) -> None:
     write_volume(tmp_path / "cell_labels.tif", np.zeros(SHAPE, np.uint16), (10, 10, 10))
     analyse(config(*files))
-    assert "(30.0, 30.0, 30.0) nm in the volume, (10.0, 10.0, 10.0) nm in the labels" in caplog.text
+    assert "voxel size (30.0, 30.0, 30.0) nm in" in caplog.text
+    assert "(10.0, 10.0, 10.0) nm in" in caplog.text
 
 
 def test_no_granules(tmp_path: Path, files: list[str]) -> None:
@@ -95,18 +98,42 @@ def test_no_granules(tmp_path: Path, files: list[str]) -> None:
 def test_mistakes_write_nothing(tmp_path: Path, files: list[str]) -> None:
     write_volume(tmp_path / "other.npy", np.zeros((8, 40, 49), np.uint16), None)
     for override, reason in {
-        f"labels={tmp_path}/other.npy": r"cell\.mrc is \(8, 40, 50\).*other\.npy is \(8, 40, 49\)",
+        f"labels={tmp_path}/other.npy": r"cell\.mrc is \(8, 40, 50\).*other\.npy are \(8, 40, 49\)",
+        f"volume={tmp_path}": "is a folder; name a file in it",
         f"labels={tmp_path}/none.mrc": r"none\.mrc: no such file",
         f"labels={tmp_path}/cell.mrc": "not whole numbers",
         "slice=8": "no slice 8; choose one of 0 to 7",
         "slice=middle": "no slice middle",
+        "slice=1.0": r"no slice 1\.0",
+        "slice=true": "no slice True",
         "voxel_size=0": "voxel_size=0: give nm",
         "voxel_size=[30,30]": r"voxel_size=\[30, 30\]",
         "voxel_size=[30,30,nm]": "one positive number",
     }.items():
-        with pytest.raises(ValueError, match=reason):
+        with pytest.raises(InputError, match=reason):
             analyse(config(*files, override))
     assert not (tmp_path / "out").exists()
+
+
+def test_cells_of_one_folder_do_not_overwrite_each_other(tmp_path: Path, files: list[str]) -> None:
+    first = analyse(config(*files))
+    before = {path: path.read_bytes() for path in first.values()}
+    (tmp_path / "cell2.mrc").write_bytes((tmp_path / "cell.mrc").read_bytes())
+    second = analyse(config(*files, f"volume={tmp_path}/cell2.mrc"))
+    assert not set(first.values()) & set(second.values())
+    assert {path: path.read_bytes() for path in first.values()} == before
+
+
+@pytest.mark.parametrize("name", ["cell_granules.csv", "cell_granules.png"])
+def test_results_are_replaced_only_when_asked(tmp_path: Path, files: list[str], name: str) -> None:
+    mine = tmp_path / "out" / name
+    mine.parent.mkdir()
+    mine.write_text("mine")
+    with pytest.raises(FileExistsError, match=rf"{name} exists; set overwrite=true"):
+        analyse(config(*files))
+    assert [(path.name, path.read_text()) for path in mine.parent.iterdir()] == [(name, "mine")]
+    analyse(config(*files, "overwrite=true"))
+    assert mine.read_bytes() != b"mine"
 
 
 def run(folder: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
@@ -123,7 +150,7 @@ def run(folder: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
 def test_command(tmp_path: Path, files: list[str]) -> None:
     done = run(tmp_path, *files[:2])
     assert done.returncode == 0, done.stderr
-    (table,) = tmp_path.glob("outputs/analyse/*/granules.csv")
+    (table,) = tmp_path.glob("outputs/analyse/*/cell_granules.csv")
     assert str(table) in done.stdout + done.stderr
 
 

@@ -9,8 +9,8 @@ import torch
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.ops import box_iou
 
-from isgseg.model.anchors import Candidate, best_iou, candidates, choose, spread
-from isgseg.model.mask_rcnn import build_mask_rcnn
+from isgseg.models.anchors import Candidate, best_iou, candidates, choose, spread
+from isgseg.models.mask_rcnn import build_mask_rcnn
 
 TINY: dict[str, Any] = {
     "backbone": "resnet18",

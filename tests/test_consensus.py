@@ -3,20 +3,20 @@ from __future__ import annotations
 import re
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import numpy as np
 import numpy.typing as npt
 import pytest
-from conftest import UNTUNED, Compose
+from conftest import Compose, granules_of
 from scipy import ndimage as ndi
 
+from isgseg.evaluation.matching import match_instances
+from isgseg.inference.method import Granules
+from isgseg.inference.segmentation import find_consensus
+from isgseg.inference.settings import SegmentationSettings
 from isgseg.instances.consensus import merge_instances
-from isgseg.instances.matching import match_instances
-from isgseg.labelling import Granules, Labelling, find_consensus, label_volume
-from isgseg.normalization import Grey
+from isgseg.io.volumes import read_labels, write_volume
 from isgseg.predict import predict
-from isgseg.volume import read_labels, write_volume
 
 Labels = npt.NDArray[Any]
 SHAPE = (24, 26, 40)
@@ -36,7 +36,7 @@ PLACES = [(11.0, 12.0, 10.0, 4.4), (11.0, 12.0, 18.0, 4.0), (12.0, 13.0, 31.0, 5
 
 
 @pytest.fixture
-def truth() -> Labels:
+def ground_truth() -> Labels:
     return balls(*PLACES)
 
 
@@ -46,30 +46,33 @@ def assert_same(a: Labels, b: Labels) -> None:
     assert all(len(np.unique(side)) == pairs.shape[1] for side in pairs)
 
 
-def test_identical_stacks_are_what_they_were(truth: Labels) -> None:
-    renumbered = np.array([0, 3, 1, 2], np.uint8)[truth]
-    merged, members = merge_instances([truth, renumbered, truth], min_votes=3)
+def test_identical_stacks_are_what_they_were(ground_truth: Labels) -> None:
+    renumbered = np.array([0, 3, 1, 2], np.uint8)[ground_truth]
+    merged, members = merge_instances([ground_truth, renumbered, ground_truth], min_votes=3)
     assert merged.dtype == np.uint16
-    assert_same(merged, truth)
+    assert_same(merged, ground_truth)
     for number, row in enumerate(members, start=1):
-        seen = [np.unique(s[merged == number]).tolist() for s in (truth, renumbered, truth)]
+        seen = [
+            np.unique(s[merged == number]).tolist()
+            for s in (ground_truth, renumbered, ground_truth)
+        ]
         assert seen == [[n] for n in row]
 
 
-def test_what_one_stack_alone_sees_vanishes(truth: Labels) -> None:
-    spurious = truth.copy()
-    spurious[2:5, 2:5, 2:5] = 4
-    merged, members = merge_instances([truth, spurious, truth])
-    assert_same(merged, truth)
+def test_what_one_stack_alone_sees_vanishes(ground_truth: Labels) -> None:
+    false_positives = ground_truth.copy()
+    false_positives[2:5, 2:5, 2:5] = 4
+    merged, members = merge_instances([ground_truth, false_positives, ground_truth])
+    assert_same(merged, ground_truth)
     assert len(members) == 3
 
 
 @pytest.mark.parametrize("place", [0, 1, 2])
-def test_what_one_stack_misses_stays(truth: Labels, place: int) -> None:
-    stacks = [truth.copy() for _ in range(3)]
-    stacks[place][truth == 2] = 0
+def test_what_one_stack_misses_stays(ground_truth: Labels, place: int) -> None:
+    stacks = [ground_truth.copy() for _ in range(3)]
+    stacks[place][ground_truth == 2] = 0
     merged, members = merge_instances(stacks)
-    assert_same(merged, truth)
+    assert_same(merged, ground_truth)
     assert [row[place] for row in members.tolist() if 2 in row] == [0]
     assert merge_instances(stacks, min_votes=3)[0].max() == 2
 
@@ -77,29 +80,29 @@ def test_what_one_stack_misses_stays(truth: Labels, place: int) -> None:
 @pytest.mark.parametrize("place", [0, 1, 2])
 @pytest.mark.parametrize("radius", [4.0, 2.5])
 def test_a_merge_on_one_axis_is_undone(place: int, radius: float) -> None:
-    truth = balls(PLACES[0], (11.0, 12.0, 16.0, radius), PLACES[2])
-    stacks = [truth.copy() for _ in range(3)]
-    stacks[place][truth == 2] = 1
-    assert_same(merge_instances(stacks)[0], truth)
+    ground_truth = balls(PLACES[0], (11.0, 12.0, 16.0, radius), PLACES[2])
+    stacks = [ground_truth.copy() for _ in range(3)]
+    stacks[place][ground_truth == 2] = 1
+    assert_same(merge_instances(stacks)[0], ground_truth)
 
 
 @pytest.mark.parametrize("place", [0, 1, 2])
 @pytest.mark.parametrize("cut", [9, 11, 13])
-def test_a_split_on_one_axis_is_undone(truth: Labels, place: int, cut: int) -> None:
-    stacks = [truth.copy() for _ in range(3)]
-    stacks[place][cut:][truth[cut:] == 3] = 4
+def test_a_split_on_one_axis_is_undone(ground_truth: Labels, place: int, cut: int) -> None:
+    stacks = [ground_truth.copy() for _ in range(3)]
+    stacks[place][cut:][ground_truth[cut:] == 3] = 4
     merged, members = merge_instances(stacks)
-    assert_same(merged, truth)
+    assert_same(merged, ground_truth)
     assert len(members) == 3
 
 
-def test_a_merge_does_not_chain_through_a_disputed_border(truth: Labels) -> None:
+def test_a_merge_does_not_track_through_a_disputed_border(ground_truth: Labels) -> None:
     """One axis draws the border elsewhere, another draws none."""
-    shifted, merged_pair = truth.copy(), truth.copy()
-    shifted[:, :, :12][truth[:, :, :12] == 1] = 1
-    shifted[:, :, 12:20][truth[:, :, 12:20] > 0] = 2
-    merged_pair[truth == 2] = 1
-    found = match_instances(merge_instances([truth, shifted, merged_pair])[0], truth)
+    shifted, merged_pair = ground_truth.copy(), ground_truth.copy()
+    shifted[:, :, :12][ground_truth[:, :, :12] == 1] = 1
+    shifted[:, :, 12:20][ground_truth[:, :, 12:20] > 0] = 2
+    merged_pair[ground_truth == 2] = 1
+    found = match_instances(merge_instances([ground_truth, shifted, merged_pair])[0], ground_truth)
     assert (found.tp, found.fp, found.fn) == (3, 0, 0)
 
 
@@ -149,44 +152,48 @@ def test_more_instances_than_uint16_holds() -> None:
 
 
 @pytest.mark.parametrize("votes", [0, 1, 3])
-def test_votes_that_cannot_be_had(truth: Labels, votes: int) -> None:
+def test_votes_that_cannot_be_had(ground_truth: Labels, votes: int) -> None:
     with pytest.raises(ValueError, match=f"min_votes must be 2 to 2, the stacks, not {votes}"):
-        merge_instances([truth, truth], min_votes=votes)
+        merge_instances([ground_truth, ground_truth], min_votes=votes)
 
 
-def test_shapes_that_differ(truth: Labels) -> None:
+def test_shapes_that_differ(ground_truth: Labels) -> None:
     with pytest.raises(ValueError, match="shapes differ"):
-        merge_instances([truth, truth[1:]])
+        merge_instances([ground_truth, ground_truth[1:]])
 
 
-def test_score_is_the_mean_over_the_axes_that_see_it(truth: Labels) -> None:
-    missed = truth.copy()
-    missed[truth == 2] = 0
+def test_score_is_the_mean_over_the_axes_that_see_it(ground_truth: Labels) -> None:
+    false_negatives = ground_truth.copy()
+    false_negatives[ground_truth == 2] = 0
     score, slices = np.array([0.9, 0.6, 0.3]), np.array([9, 7, 11])
     best = score + 0.05
     found = [
-        Granules(labels, score * k, best * k, slices) for labels, k in ((truth, 1.0), (missed, 0.5))
+        Granules(labels, score * k, best * k, slices)
+        for labels, k in ((ground_truth, 1.0), (false_negatives, 0.5))
     ]
     found.append(found[0])
-    granules = find_consensus(found, Labelling(axes="zyx"), None)
+    granules = find_consensus(found, SegmentationSettings(axes="zyx"), None)
     numbers = [int(granules.labels[int(z), int(y), int(x)]) - 1 for z, y, x, _ in PLACES]
     assert granules.score[numbers] == pytest.approx([0.75, 0.6, 0.25])
     assert granules.best[numbers] == pytest.approx([0.95, 0.65, 0.35])
     assert granules.slices[numbers].tolist() == [27, 14, 33]
 
 
-def fake_detections(module: Any, volume: Labels, *rest: Any) -> Any:
-    """Each truth in each slice, whatever the axis: boxes and square masks as a network gives."""
+def fake_detections(volume: Labels) -> Any:
+    """Each ground truth in each slice, whatever the axis.
+
+    Boxes and square masks as a network gives.
+    """
     for plane in volume:
         boxes = [box for box in ndi.find_objects(plane.astype(int)) if box is not None]
         numbers = [n for n, box in enumerate(ndi.find_objects(plane.astype(int)), 1) if box]
-        grids = np.zeros((len(boxes), 28, 28), np.float32)
-        for grid, number, box in zip(grids, numbers, boxes, strict=True):
+        mask_probs = np.zeros((len(boxes), 28, 28), np.float32)
+        for grid, number, box in zip(mask_probs, numbers, boxes, strict=True):
             mask = plane[box] == number
             rows, columns = ((np.arange(28) * side) // 28 for side in mask.shape)
             grid[:] = mask[np.ix_(rows, columns)]
         yield {
-            "masks": grids,
+            "masks": mask_probs,
             "mask_boxes": np.array(
                 [[b[1].start, b[0].start, b[1].stop, b[0].stop] for b in boxes], float
             ).reshape(-1, 4),
@@ -194,50 +201,44 @@ def fake_detections(module: Any, volume: Labels, *rest: Any) -> Any:
         }
 
 
-def label(truth: Labels, voxel_size: Any = None, **settings: Any) -> Granules:
-    with patch("isgseg.labelling.detect_slices", fake_detections):
-        return label_volume(
-            UNTUNED,
-            truth,
-            Grey("mode", 0, 1),
-            labelling=Labelling(**settings),
-            voxel_size=voxel_size,
-            progress=False,
-        )
+def label(ground_truth: Labels, voxel_size: Any = None, **settings: Any) -> Granules:
+    return granules_of(fake_detections, ground_truth, voxel_size=voxel_size, **settings)
 
 
 @pytest.mark.parametrize("axes", ["z", "y", "x", "zx", "zyx"])
-def test_slices_across_any_axis_give_the_instances(truth: Labels, axes: str) -> None:
-    found = label(truth, axes=axes)
-    assert found.labels.shape == truth.shape
-    matching = match_instances(found.labels, truth)
+def test_slices_across_any_axis_give_the_instances(ground_truth: Labels, axes: str) -> None:
+    found = label(ground_truth, axes=axes)
+    assert found.labels.shape == ground_truth.shape
+    matching = match_instances(found.labels, ground_truth)
     assert (matching.tp, matching.fp, matching.fn) == (3, 0, 0)
     assert matching.sq > 0.9
     assert len(found.score) == len(found.slices) == 3
 
 
 @pytest.mark.parametrize("override", [{"axes": "z"}, {"min_votes": 3}, {"min_iou": 0.99}])
-def test_each_key_of_consensus_changes_the_labels(truth: Labels, override: dict[str, Any]) -> None:
+def test_each_key_of_consensus_changes_the_labels(
+    ground_truth: Labels, override: dict[str, Any]
+) -> None:
     """Each axis loses the caps of the balls on its own side."""
     consensus: dict[str, Any] = {"axes": "zyx", "min_pixels": 14}
-    other = label(truth, **consensus | override)
-    assert not np.array_equal(label(truth, **consensus).labels, other.labels)
+    other = label(ground_truth, **consensus | override)
+    assert not np.array_equal(label(ground_truth, **consensus).labels, other.labels)
 
 
-def test_the_linker_knows_the_voxels_of_each_axis(truth: Labels) -> None:
-    """A length of 8 slices of 40 nm is 16 of 20 nm: only across z are chains too long."""
+def test_the_linker_knows_the_voxels_of_each_axis(ground_truth: Labels) -> None:
+    """A length of 8 slices of 40 nm is 16 of 20 nm: only across z are tracks too long."""
     voxel_size = (40.0, 20.0, 20.0)
-    along_z = label(truth, voxel_size, axes="z", max_length=320.0)
-    along_y = label(truth, voxel_size, axes="y", max_length=320.0)
+    along_z = label(ground_truth, voxel_size, axes="z", max_length_nm=320.0)
+    along_y = label(ground_truth, voxel_size, axes="y", max_length_nm=320.0)
     assert len(along_z.score) > 3
     assert len(along_y.score) == 3
 
 
-def test_min_diameter_is_that_of_the_granules_agreed_on(truth: Labels) -> None:
+def test_min_diameter_is_that_of_the_granules_agreed_on(ground_truth: Labels) -> None:
     voxel_size = (20.0, 20.0, 20.0)
-    sizes = np.bincount(label(truth, voxel_size, axes="zyx").labels.ravel())[1:]
+    sizes = np.bincount(label(ground_truth, voxel_size, axes="zyx").labels.ravel())[1:]
     diameter = np.cbrt(6 / np.pi * np.sort(sizes)) * 20
-    kept = label(truth, voxel_size, axes="zyx", min_diameter=float(diameter[1]) - 0.01)
+    kept = label(ground_truth, voxel_size, axes="zyx", min_diameter_nm=float(diameter[1]) - 0.01)
     assert len(kept.score) == 2
 
 
@@ -253,7 +254,7 @@ def test_min_diameter_is_that_of_the_granules_agreed_on(truth: Labels) -> None:
 )
 def test_axes_that_cannot_agree(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        Labelling(**settings)
+        SegmentationSettings(**settings)
 
 
 def test_a_cell_predicted_along_three_axes(
@@ -266,19 +267,19 @@ def test_a_cell_predicted_along_three_axes(
     """Of voxels twice as high as wide; the network learnt discs of radius 5."""
     caplog.set_level("INFO")
     shape = (60, 64, 68)
-    volume, truth = np.full(shape, 100.0, np.float32), np.zeros(shape, np.uint16)
+    volume, ground_truth = np.full(shape, 100.0, np.float32), np.zeros(shape, np.uint16)
     volume += np.random.default_rng(0).normal(0, 5, shape)
     for number, centre in enumerate([(12, 20, 20), (40, 45, 48)], start=1):
         offset = np.indices(shape).T - np.array(centre)
-        truth[(offset.T**2).sum(0) <= 6**2] = number
-    volume[truth > 0] += 60
+        ground_truth[(offset.T**2).sum(0) <= 6**2] = number
+    volume[ground_truth > 0] += 60
     cell = write_volume(tmp_path / "cell.mrc", volume, (60.0, 30.0, 30.0))
     cfg = config(
         "predict",
         f"ckpt_path={trained / 'isg_mask_rcnn_final.pth'}",
         f"volumes={cell}",
-        "labelling=consensus",
-        "labelling.mask_threshold=0.5",
+        "segmentation=consensus",
+        "segmentation.mask_threshold=0.5",
         "threshold=0.5",
         "normalization={method:window,low:0,high:255}",
         "precision=32-true",
@@ -287,11 +288,11 @@ def test_a_cell_predicted_along_three_axes(
     (path,) = predict(cfg)
     labels = read_labels(path)
     assert labels.voxel_size == pytest.approx((60, 30, 30))
-    matching = match_instances(labels.data, truth)
+    matching = match_instances(labels.data, ground_truth)
     assert (matching.tp, matching.fp, matching.fn) == (2, 0, 0)
     bars = capsys.readouterr().err
     for axis, slices in zip("zyx", shape, strict=True):
         assert f"cell.mrc along {axis}: 100%" in bars
         assert f"{slices}/{slices}" in bars
-    assert "are no cubes, so that slices along y and x" in caplog.text
+    assert "so that slices along y and x show granules distorted" in caplog.text
     assert re.search(r"cell\.mrc: 2 granules agreed on, of \d+ along z, \d+ along y", caplog.text)

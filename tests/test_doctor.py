@@ -14,7 +14,7 @@ from PIL import Image
 
 from isgseg.analysis import label_figure
 from isgseg.doctor import doctor
-from isgseg.model.mask_rcnn import build_mask_rcnn
+from isgseg.models.mask_rcnn import build_mask_rcnn
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def test_the_report_on_discs(examine: Any, tmp_path: Path, caplog: Any) -> None:
     assert json.loads((tmp_path / "out" / "doctor.json").read_text()) == report
     assert Image.open(tmp_path / "out" / "doctor.png").width > 1000
     train = report["splits"]["train"]
-    assert (train["pictures"], train["objects"], train["most_objects"]) == (6, 25, 5)
+    assert (train["images"], train["objects"], train["most_objects"]) == (6, 25, 5)
     assert train["empty_share"] == pytest.approx(1 / 6)
     assert train["side_px"]["50"] == pytest.approx(10, abs=1)
     assert train["contrast"]["50"] == pytest.approx(60, abs=2)
@@ -84,7 +84,7 @@ def test_each_key_changes_the_report(examine: Any, monkeypatch: pytest.MonkeyPat
 
 def test_crowding_beyond_the_caps_is_a_warning(examine: Any, caplog: Any) -> None:
     examine("model.network.detections=4")
-    assert "a picture has 5 objects, but model.network.detections=4" in caplog.text
+    assert "an image has 5 objects, but model.network.detections=4" in caplog.text
     assert "proposals" not in caplog.text
 
 
@@ -114,12 +114,12 @@ def test_doubtful_annotations_are_counted(config: Compose, coco_root: Path, tmp_
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("ring=0", "ring is 0; give at least 1 pixel"),
-        ("iou=1", "iou is 1; give a number between"),
-        ("coverage=92", "coverage is 92; give a share"),
-        ("scales=[]", r"scales is \[\]; give positive"),
-        ("scales=[2,0]", r"scales is \[2, 0\]; give positive"),
-        ("model.network=null", "model.network is None; choose a model="),
+        ("ring=0", "ring=0: must be a whole number at least 1"),
+        ("iou=1", "iou=1: must be a number above 0 and below 1"),
+        ("coverage=92", "coverage=92: must be a number above 0 and at most 1"),
+        ("scales=[]", r"scales=\[\]: must be a list of at least 1"),
+        ("scales=[2,0]", r"scales\[1\]=0: must be a number above 0"),
+        ("model.network=null", r"model\.network=null: choose a model="),
     ],
 )
 def test_settings_out_of_range_are_named(

@@ -11,9 +11,10 @@ import pytest
 import torch
 from conftest import Array, Compose, balls, save_pair
 
-from isgseg.evaluate import evaluate, table
+from isgseg.evaluate import evaluate
+from isgseg.evaluation.tables import table
+from isgseg.io.volumes import write_volume
 from isgseg.predict import predict
-from isgseg.volume import write_volume
 
 NAMES = {
     f"{kind}_{name}"
@@ -44,10 +45,10 @@ def test_scores_are_those_of_training_and_go_to_a_file(
     sizes, points = scores["by_diameter"], scores["operating_points"]
     assert set(scores) == NAMES | {"by_diameter", "operating_points"}
     assert all(0 <= scores[name] <= 1 for name in NAMES)
-    assert sum(row["objects"] for row in sizes) == points["best"]["truths"] == 10
+    assert sum(row["objects"] for row in sizes) == points["best"]["ground_truths"] == 10
     assert points["best"]["f1"] >= points["checkpoint"]["f1"] > 0.5
     assert scores["segm_map_50"] > 0.5  # it has learnt the discs
-    assert scores["segm_map"] == scores["segm_map_uncapped"]  # no picture holds 100 objects
+    assert scores["segm_map"] == scores["segm_map_uncapped"]  # no image holds 100 objects
     written = json.loads((tmp_path / "evaluate" / "metrics.json").read_text())
     assert written == scores
     assert (tmp_path / "evaluate" / "scores.png").stat().st_size > 0
@@ -59,7 +60,8 @@ def test_the_best_thresholds_are_told_of_a_checkpoint_that_was_not_tuned(
     path = trained / "isg_mask_rcnn_final.pth"
     tuned = evaluate(config("evaluate", *options(trained, coco_root, f"ckpt_path={path}")))
     content = torch.load(path, weights_only=True)
-    content["hyper_parameters"] |= {"operating_point": None, "thresholds": None}
+    content["hyper_parameters"]["operating_point"] = None
+    content["thresholds"] = None
     torch.save(content, tmp_path / "untuned.pth")
     untuned = evaluate(
         config("evaluate", *options(trained, coco_root, f"ckpt_path={tmp_path / 'untuned.pth'}"))
@@ -108,10 +110,10 @@ def test_other_preparation_is_warned_of(
     for split in ("train", "val"):
         (tmp_path / "root").mkdir(exist_ok=True)
         (tmp_path / "root" / split).symlink_to(coco_root / split)
-    (tmp_path / "root" / "dataset.yaml").write_text("normalization: {method: mode}\ncontext: 1\n")
+    (tmp_path / "root" / "dataset.yaml").write_text("normalization: {method: mode}\nz_context: 1\n")
     evaluate(config("evaluate", *options(trained, tmp_path / "root")))
     assert "normalization differs" in caplog.text
-    assert "context differs" in caplog.text
+    assert "z_context differs" in caplog.text
 
 
 def test_the_table_shows_both_caps() -> None:
@@ -167,9 +169,9 @@ PREDICTED = boxes(
 
 @pytest.fixture
 def scene(tmp_path: Path) -> list[str]:
-    """A volume with truth and prediction of which all scores are known."""
-    grey = np.random.default_rng(0).normal(1, 0.1, SCENE) + (TRUTH > 0)
-    save_pair(tmp_path, "scene", grey.astype(np.float32), TRUTH)
+    """A volume with ground truth and prediction of which all scores are known."""
+    normalizer = np.random.default_rng(0).normal(1, 0.1, SCENE) + (TRUTH > 0)
+    save_pair(tmp_path, "scene", normalizer.astype(np.float32), TRUTH)
     write_volume(tmp_path / "made.tif", PREDICTED, None)
     return [
         f"volumes={tmp_path / 'scene.mrc'}",
@@ -195,35 +197,44 @@ def test_label_volumes_that_are_there_already_have_known_scores(
     )
     assert list(f1_at) == ["0.1", "0.2", "0.3", "0.4", "0.5", "0.6", "0.7", "0.8", "0.9"]
     assert list(f1_at.values()) == pytest.approx([4 / 6] * 3 + [3 / 6] + [2 / 6] * 2 + [1 / 6] * 3)
-    counts = {"truth": 0, "missed": 0, "predicted": 1, "spurious": 1}
+    counts = {"ground_truth": 0, "false_negatives": 0, "predicted": 1, "false_positives": 1}
     assert by_diameter[0] == {"from_nm": 0, "to_nm": 200, **counts}
     assert by_diameter[1] == {
         **{"from_nm": 200, "to_nm": None},
-        **{"truth": 6, "missed": 4, "predicted": 5, "spurious": 3},
+        **{"ground_truth": 6, "false_negatives": 4, "predicted": 5, "false_positives": 3},
     }
     assert json.loads((tmp_path / "evaluate" / "metrics.json").read_text()) == evaluate(
         config("evaluate", *scene, "diameters=[200]")
     )
 
 
-def test_every_instance_of_both_sides_has_its_fate(
+def test_every_instance_of_both_sides_has_its_outcome(
     scene: list[str], config: Compose, tmp_path: Path
 ) -> None:
     evaluate(config("evaluate", *scene))
     table = pd.read_csv(tmp_path / "evaluate" / "instances.csv")
     assert (table["file"] == str(tmp_path / "scene.mrc")).all()
-    truth, predicted = (table[table["side"] == side] for side in ("truth", "predicted"))
-    assert truth["label"].tolist() == predicted["label"].tolist() == [1, 2, 3, 4, 5, 6]
-    assert truth["fate"].tolist() == [*["matched"] * 2, "split", *["merged"] * 2, "missed"]
-    assert predicted["fate"].tolist() == [
+    ground_truth, predicted = (
+        table[table["side"] == side] for side in ("ground_truth", "predicted")
+    )
+    assert ground_truth["label"].tolist() == predicted["label"].tolist() == [1, 2, 3, 4, 5, 6]
+    assert ground_truth["outcome"].tolist() == [
+        *["matched"] * 2,
+        "split",
+        *["merged"] * 2,
+        "false_negative",
+    ]
+    assert predicted["outcome"].tolist() == [
         *["matched"] * 2,
         *["split"] * 2,
-        *["merged", "spurious"],
+        *["merged", "false_positive"],
     ]
-    assert truth["iou"].tolist() == pytest.approx([1, 0.6, 0, 0, 0, 0])
-    missed = truth.iloc[-1]
-    assert missed[["centroid_z", "centroid_y", "centroid_x"]].tolist() == [9.5, 27.5, 47.5]
-    assert missed["equivalent_diameter_nm"] == pytest.approx(30 * (512 * 6 / np.pi) ** (1 / 3))
+    assert ground_truth["iou"].tolist() == pytest.approx([1, 0.6, 0, 0, 0, 0])
+    false_negatives = ground_truth.iloc[-1]
+    assert false_negatives[["centroid_z", "centroid_y", "centroid_x"]].tolist() == [9.5, 27.5, 47.5]
+    assert false_negatives["equivalent_diameter_nm"] == pytest.approx(
+        30 * (512 * 6 / np.pi) ** (1 / 3)
+    )
     assert (tmp_path / "evaluate" / "failures.png").is_file()
 
 
@@ -282,12 +293,12 @@ def test_what_cannot_be_scored_is_refused(
         ([volumes, labels], "ckpt_path=.* and predicted=.* must be given"),
         ([*scene, checkpoint], "one of ckpt_path=.* and predicted="),
         ([*scene, "diameters=[200,100]"], "diameters=.*rise"),
-        ([*scene[:2], f"predicted=[{tmp_path}/made.tif,{tmp_path}/scene.mrc]"], "label files"),
+        ([*scene[:2], f"predicted=[{tmp_path}/made.tif,{tmp_path}/scene.mrc]"], "the same files"),
     ):
         with pytest.raises(ValueError, match=message):
             evaluate(config("evaluate", *overrides))
     write_volume(tmp_path / "other.mrc", TRUTH[1:], SIZE)
-    with pytest.raises(ValueError, match=r"other\.mrc has shape \(19, 60, 60\)"):
+    with pytest.raises(ValueError, match=r"other\.mrc are \(19, 60, 60\)"):
         evaluate(config("evaluate", volumes, labels, f"predicted={tmp_path / 'other.mrc'}"))
     assert not (tmp_path / "evaluate").exists()
 
@@ -295,14 +306,14 @@ def test_what_cannot_be_scored_is_refused(
 def test_a_checkpoint_is_scored_by_what_predict_writes(
     trained: Path, coco_root: Path, config: Compose, tmp_path: Path
 ) -> None:
-    data, truth = balls(7, 30)
+    data, ground_truth = balls(7, 30)
     data[:, :, :8] += 0.6
-    image, label_file = save_pair(tmp_path, "cell", data * 100, truth)
+    image, label_file = save_pair(tmp_path, "cell", data * 100, ground_truth)
     shared = [
         f"ckpt_path={trained / 'isg_mask_rcnn_final.pth'}",
         f"volumes={image}",
         "normalization={method:window,low:0,high:255}",
-        "labelling.min_overlap=0.3",
+        "segmentation.min_overlap=0.3",
         "precision=32-true",
         "progress=false",
         "device=cpu",
@@ -318,3 +329,33 @@ def test_a_checkpoint_is_scored_by_what_predict_writes(
     both = evaluate(config("evaluate", *options, f"labels={label_file}", f"data.root={coco_root}"))
     assert set(both) == NAMES | {"by_diameter", "operating_points", "volumes", "pooled"}
     assert both["pooled"] == direct["pooled"]
+
+
+def test_patches_across_other_axes_have_the_pixels_of_their_planes(
+    trained: Path, config: Compose, tmp_path: Path
+) -> None:
+    from isgseg.prepare import prepare
+    from isgseg.training.evaluation import load_module, split_loader
+
+    for seed, name in enumerate("ab"):
+        data, labels = balls(8, seed)
+        write_volume(tmp_path / f"{name}.mrc", data, (60.0, 30.0, 30.0))
+        write_volume(tmp_path / f"{name}_labels.mrc", labels, (60.0, 30.0, 30.0))
+    root = prepare(
+        config(
+            "prepare",
+            f"volumes={tmp_path}/?.mrc",
+            f"labels={tmp_path}/*_labels.mrc",
+            "val=[b]",
+            "patches.axes=[z,y]",
+            f"output_dir={tmp_path / 'data'}",
+        )
+    )
+    module = load_module(trained / "isg_mask_rcnn_final.pth")
+    loader, sides = split_loader(module, str(root), "val", 2, 0)
+    assert sides is not None
+    images = loader.dataset.dataset.images  # type: ignore[attr-defined]
+    assert len(sides) == len(images)
+    for side, image in zip(sides, images, strict=True):
+        across_z = image["height"] == 64  # slices across y have the eight rows of z
+        assert side == pytest.approx(30 if across_z else (60 * 30) ** 0.5)

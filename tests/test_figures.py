@@ -15,7 +15,7 @@ from isgseg.analysis.figures import (
     overlay,
     richest_slice,
 )
-from isgseg.volume import VolumeError
+from isgseg.errors import InputError
 
 
 @pytest.fixture
@@ -56,15 +56,15 @@ def test_richest_slice(cell: tuple[npt.NDArray[Any], npt.NDArray[Any]]) -> None:
 
 
 @pytest.mark.parametrize("voxel_size", [None, (30, 30, 30), (60, 60, 30), (3000, 3000, 3000)])
-def test_figure_is_a_picture_in_place(
+def test_figure_is_a_image_in_place(
     tmp_path: Path,
     cell: tuple[npt.NDArray[Any], npt.NDArray[Any]],
     voxel_size: tuple[float, ...] | None,
 ) -> None:
     path = granule_figure(*cell, voxel_size, tmp_path / "new" / "cell.png", name="cell.mrc")
-    picture = matplotlib.image.imread(path)
-    assert picture.shape[1] > 2000
-    coloured = np.ptp(picture[..., :3], axis=2) > 0.2
+    image = matplotlib.image.imread(path)
+    assert image.shape[1] > 2000
+    coloured = np.ptp(image[..., :3], axis=2) > 0.2
     left, middle, right = np.array_split(coloured, 3, axis=1)
     assert not left.any()
     assert middle.any()
@@ -84,7 +84,7 @@ def test_figure_errors(tmp_path: Path, cell: tuple[npt.NDArray[Any], npt.NDArray
     with pytest.raises(ValueError, match="no slice 5; choose one of 0 to 4"):
         granule_figure(volume, labels, None, tmp_path / "a.png", z=5)
     (tmp_path / "file").touch()
-    with pytest.raises(VolumeError, match="cannot be written"):
+    with pytest.raises(InputError, match="cannot be written"):
         granule_figure(volume, labels, None, tmp_path / "file" / "a.png")
     with pytest.raises(ValueError, match="not supported"):
         granule_figure(volume, labels, None, tmp_path / "a.xyz")
@@ -115,34 +115,34 @@ def square(size: int, *corners: tuple[int, int, int]) -> npt.NDArray[np.bool_]:
     return masks
 
 
-def test_overlay_outlines_truth_green_prediction_magenta_both_white() -> None:
+def test_overlay_outlines_ground_truth_green_prediction_magenta_both_white() -> None:
     image = np.random.default_rng(0).integers(90, 110, (800, 800)).astype(np.uint8)
     target = square(800, (10, 10, 8), (100, 100, 8))
     prediction = square(800, (50, 50, 8), (100, 100, 8))
-    picture = overlay(image, target, prediction)
-    assert picture.shape == (800, 800, 3)
-    assert picture.dtype == np.uint8
-    colour = np.ptp(picture.astype(int), axis=2) > 0
+    drawn = overlay(image, target, prediction)
+    assert drawn.shape == (800, 800, 3)
+    assert drawn.dtype == np.uint8
+    colour = np.ptp(drawn.astype(int), axis=2) > 0
     assert colour.sum() == 2 * 28  # the outline of an 8 x 8 square
-    assert picture[10, 10:18].tolist() == [[0, 255, 0]] * 8
-    assert picture[50, 50:58].tolist() == [[255, 0, 255]] * 8
-    assert picture[100, 100:108].tolist() == [[255, 255, 255]] * 8
+    assert drawn[10, 10:18].tolist() == [[0, 255, 0]] * 8
+    assert drawn[50, 50:58].tolist() == [[255, 0, 255]] * 8
+    assert drawn[100, 100:108].tolist() == [[255, 255, 255]] * 8
     assert not colour[11:17, 11:17].any()
 
 
-def test_overlay_enlarges_small_pictures_by_whole_factors() -> None:
+def test_overlay_enlarges_small_images_by_whole_factors() -> None:
     image = np.arange(64 * 64, dtype=np.float32).reshape(64, 64)
-    picture = overlay(image, square(64, (10, 10, 5)), square(64))
-    assert picture.shape == (768, 768, 3)
-    green = (picture == (0, 255, 0)).all(axis=2)
+    drawn = overlay(image, square(64, (10, 10, 5)), square(64))
+    assert drawn.shape == (768, 768, 3)
+    green = (drawn == (0, 255, 0)).all(axis=2)
     assert green.sum() == 4 * 60 - 4
     assert green[120, 120:180].all()
 
 
 def test_overlay_without_masks_is_grey() -> None:
-    picture = overlay(np.random.default_rng(0).random((256, 256)), square(256), square(256))
-    assert (np.ptp(picture, axis=2) == 0).all()
-    assert picture.std() > 20
+    image = overlay(np.random.default_rng(0).random((256, 256)), square(256), square(256))
+    assert (np.ptp(image, axis=2) == 0).all()
+    assert image.std() > 20
 
 
 def test_overlay_masks_of_another_size() -> None:

@@ -8,9 +8,10 @@ import numpy.typing as npt
 import pytest
 from scipy import ndimage
 
-from isgseg.instances.linking import LinkSettings, SliceLinker, link_slices
-from isgseg.instances.matching import match_instances
+from isgseg.evaluation.matching import match_instances
+from isgseg.instances.linking import SliceLinker, link_slices
 from isgseg.instances.numbering import Linking
+from isgseg.instances.settings import LinkSettings
 
 Labels = npt.NDArray[Any]
 CELL = 20  # voxels of room for one ball
@@ -54,7 +55,7 @@ def shuffled(volume: Labels, seed: int = 0) -> Labels:
 
 
 def damaged(
-    volume: Labels, missed: float, jitter: int, seed: int = 0, in_a_row: bool = False
+    volume: Labels, false_negatives: float, jitter: int, seed: int = 0, in_a_row: bool = False
 ) -> Labels:
     """Sections missed at random (by default never two in a row), the others moved."""
     rng = np.random.default_rng(seed)
@@ -63,7 +64,7 @@ def damaged(
     for z, plane in enumerate(volume):
         numbers = np.unique(plane[plane > 0]).tolist()
         before = set() if in_a_row else lost
-        lost = {n for n in numbers if rng.random() < missed and n not in before}
+        lost = {n for n in numbers if rng.random() < false_negatives and n not in before}
         for number in numbers:
             if number in lost:
                 continue
@@ -106,12 +107,12 @@ def test_perfect_spheres_are_not_split(row: Labels) -> None:
     assert linked.dtype == np.uint16
 
 
-@pytest.mark.parametrize(("gap", "in_a_row"), [(1, False), (2, True)])
-def test_missed_and_jittered_sections_hardly_matter(gap: int, in_a_row: bool) -> None:
-    truth = balls(300, seed=3)
-    slices = damaged(truth, missed=0.1, jitter=1, in_a_row=in_a_row)
-    linked = link_slices(shuffled(slices), gap=gap)
-    found = match_instances(linked, truth)
+@pytest.mark.parametrize(("max_gap", "in_a_row"), [(1, False), (2, True)])
+def test_false_negatives_and_jittered_sections_hardly_matter(max_gap: int, in_a_row: bool) -> None:
+    ground_truth = balls(300, seed=3)
+    slices = damaged(ground_truth, false_negatives=0.1, jitter=1, in_a_row=in_a_row)
+    linked = link_slices(shuffled(slices), max_gap=max_gap)
+    found = match_instances(linked, ground_truth)
     assert found.splits + found.merges <= 0.02 * 300
     assert_whole(linked)
 
@@ -121,40 +122,40 @@ def test_missed_and_jittered_sections_hardly_matter(gap: int, in_a_row: bool) ->
 def test_touching_pairs_stay_two(
     direction: tuple[float, float, float], radii: tuple[float, float]
 ) -> None:
-    truth = touching(direction, radii)
-    found = match_instances(link_slices(shuffled(truth)), truth)
+    ground_truth = touching(direction, radii)
+    found = match_instances(link_slices(shuffled(ground_truth)), ground_truth)
     assert (found.tp, found.fp, found.fn) == (2, 0, 0)
 
 
-def test_a_chain_is_not_cut_where_waists_are_allowed() -> None:
-    truth = touching((1, 0, 0), (6.0, 6.0))
-    assert link_slices(truth, waist=0).max() == 1
+def test_a_track_is_not_cut_where_constrictions_are_allowed() -> None:
+    ground_truth = touching((1, 0, 0), (6.0, 6.0))
+    assert link_slices(ground_truth, constriction=0).max() == 1
 
 
-def test_a_thin_section_in_a_ball_is_no_waist() -> None:
-    truth = balls(1, radius=(6, 6))
-    middle = truth[10]
+def test_a_thin_section_in_a_ball_is_no_constriction() -> None:
+    ground_truth = balls(1, radius=(6, 6))
+    middle = ground_truth[10]
     middle[~ndimage.binary_erosion(middle, iterations=3)] = 0
-    assert link_slices(truth).max() == 1
+    assert link_slices(ground_truth).max() == 1
 
 
 @pytest.mark.parametrize("place", [0, 9, -1])
 def test_a_blank_slice_neither_crashes_nor_merges(row: Labels, place: int) -> None:
-    truth = row[2:-2].copy() if place else row.copy()
-    truth[place] = 0
-    linked = link_slices(shuffled(truth))
+    ground_truth = row[2:-2].copy() if place else row.copy()
+    ground_truth[place] = 0
+    linked = link_slices(shuffled(ground_truth))
     found = match_instances(linked, row[2:-2] if place else row)
     assert (found.tp, found.splits, found.merges) == (60, 0, 0)
     assert_whole(linked)
 
 
 def test_a_bridged_slice_is_filled(row: Labels) -> None:
-    truth = row.copy()
-    truth[9] = 0
-    linked = link_slices(truth)
-    inside = (truth[8] > 0) & (truth[8] == truth[10])
+    ground_truth = row.copy()
+    ground_truth[9] = 0
+    linked = link_slices(ground_truth)
+    inside = (ground_truth[8] > 0) & (ground_truth[8] == ground_truth[10])
     assert (linked[9][inside] == linked[8][inside]).all()
-    assert not linked[9][(truth[8] == 0) & (truth[10] == 0)].any()
+    assert not linked[9][(ground_truth[8] == 0) & (ground_truth[10] == 0)].any()
     found = match_instances(linked[9], row[9])
     assert found.f1 == 1
     assert found.sq > 0.85
@@ -172,20 +173,20 @@ def test_fills_write_background_only() -> None:
     assert (linked[4, 2:10, 7:20] == linked[3, 5, 15]).all()
 
 
-@pytest.mark.parametrize("gap", [0, 1, 2, 3])
-def test_gap_is_how_many_missing_sections_are_bridged(gap: int) -> None:
+@pytest.mark.parametrize("max_gap", [0, 1, 2, 3])
+def test_gap_is_how_many_missing_sections_are_bridged(max_gap: int) -> None:
     column = np.zeros((14, 14, 14), np.uint8)
     column[:, 1:13, 1:13] = 1
     for missing in (1, 2, 3):
         volume = column.copy()
         volume[5 : 5 + missing] = 0
-        linked = link_slices(volume, gap=gap)
-        assert linked.max() == (1 if missing <= gap else 2)
+        linked = link_slices(volume, max_gap=max_gap)
+        assert linked.max() == (1 if missing <= max_gap else 2)
         assert_whole(linked)
 
 
 def test_what_would_be_too_tall_is_not_bridged() -> None:
-    """No waist tells these two apart, but one granule is not twice as high as wide."""
+    """No constriction tells these two apart, but one granule is not twice as high as wide."""
     column = np.zeros((17, 9, 9), np.uint8)
     column[1:8, 1:8, 1:8] = column[9:16, 1:8, 1:8] = 1
     assert link_slices(column).max() == 2
@@ -207,8 +208,8 @@ def test_no_slices_at_all() -> None:
 
 
 def test_one_slice() -> None:
-    truth = balls(12)[9:10]
-    assert same_instances(link_slices(shuffled(truth)), truth)
+    ground_truth = balls(12)[9:10]
+    assert same_instances(link_slices(shuffled(ground_truth)), ground_truth)
 
 
 @pytest.mark.parametrize("axis", [1, 2])
@@ -220,8 +221,8 @@ def test_one_voxel_thick(axis: int) -> None:
 
 
 def test_upside_down_is_the_same() -> None:
-    truth = balls(80, seed=5)
-    slices = shuffled(damaged(truth, missed=0.1, jitter=1, seed=6))
+    ground_truth = balls(80, seed=5)
+    slices = shuffled(damaged(ground_truth, false_negatives=0.1, jitter=1, seed=6))
     assert same_instances(link_slices(slices[::-1])[::-1], link_slices(slices))
 
 
@@ -237,7 +238,7 @@ def test_more_instances_than_uint16_holds() -> None:
 
 
 def test_the_stream_in_place_is_the_same(row: Labels) -> None:
-    slices = shuffled(damaged(row, missed=0.1, jitter=1))
+    slices = shuffled(damaged(row, false_negatives=0.1, jitter=1))
     linking = stream(slices)
     volume = slices.copy()
     assert linking.apply(volume) is volume
@@ -279,7 +280,7 @@ def test_scores_and_counts_are_carried() -> None:
     for z, plane in enumerate(volume):
         linker.add(plane, scores=[0.5 + 0.1 * z, 0.1 * z])
     table = linker.finish().instances
-    np.testing.assert_array_equal(table.sections, [4, 3])
+    np.testing.assert_array_equal(table.masks, [4, 3])
     np.testing.assert_array_equal(table.first, [1, 2])
     np.testing.assert_array_equal(table.last, [5, 4])
     np.testing.assert_allclose(table.score, [0.3, 0.8])
@@ -296,8 +297,8 @@ def test_min_diameter_is_in_nm_of_anisotropic_voxels() -> None:
     voxel_size = (50, 20, 10)
     diameter = stream(volume, voxel_size=voxel_size).instances.diameter
     np.testing.assert_allclose(diameter, np.cbrt(6 / np.pi * 1.44e6))
-    assert link_slices(volume, voxel_size=voxel_size, min_diameter=140).max() == 1
-    dropped = stream(volume, voxel_size=voxel_size, min_diameter=141)
+    assert link_slices(volume, voxel_size=voxel_size, min_diameter_nm=140).max() == 1
+    dropped = stream(volume, voxel_size=voxel_size, min_diameter_nm=141)
     assert dropped.dropped == 1
     assert not dropped.apply(volume).any()
 
@@ -314,7 +315,7 @@ def test_min_slices_drops_what_too_few_slices_support() -> None:
         linked = linking.apply(volume.copy())
         assert np.unique(linked[linked > 0]).tolist() == left
         assert np.array_equal(linked[3] > 0, np.isin(volume[3], left))
-        assert (linking.instances.sections >= least).all()
+        assert (linking.instances.masks >= least).all()
 
 
 def test_min_score_drops_instances_of_a_low_mean_score() -> None:
@@ -348,25 +349,25 @@ def test_the_threshold_asks_for_one_section_that_reaches_it() -> None:
 
     assert linking(0.5).instances.best.tolist() == pytest.approx([0.9, 0.5])
     strict = linking(0.6)  # its weak sections stay, the granule that is nowhere sure goes
-    assert strict.instances.sections.tolist() == [3]
+    assert strict.instances.masks.tolist() == [3]
     assert strict.instances.score.tolist() == pytest.approx([0.4])
     assert strict.dropped == 1
 
 
 def test_dropping_leaves_no_holes_in_the_numbers() -> None:
-    truth = balls(40, radius=(2.5, 6.5))
-    linked = link_slices(truth, min_diameter=8)
+    ground_truth = balls(40, radius=(2.5, 6.5))
+    linked = link_slices(ground_truth, min_diameter_nm=8)
     assert 0 < linked.max() < 40
     assert_whole(linked)
 
 
-@pytest.mark.parametrize(("voxel_size", "max_length"), [(None, 7), ((30, 10, 10), 210)])
+@pytest.mark.parametrize(("voxel_size", "max_length_nm"), [(None, 7), ((30, 10, 10), 210)])
 def test_max_length_in_slices_or_nm(
-    voxel_size: tuple[float, float, float] | None, max_length: float
+    voxel_size: tuple[float, float, float] | None, max_length_nm: float
 ) -> None:
     column = np.zeros((22, 9, 9), np.uint8)
     column[:, 1:8, 1:8] = 1
-    linking = stream(column, voxel_size=voxel_size, max_length=max_length)
+    linking = stream(column, voxel_size=voxel_size, max_length_nm=max_length_nm)
     lengths = linking.instances.last - linking.instances.first + 1
     assert lengths.max() <= 7
     assert lengths.sum() == 22
@@ -401,8 +402,8 @@ def test_specks_of_a_mask_are_dropped_and_counted() -> None:
 
 
 def test_signed_labels_and_large_numbers() -> None:
-    truth = balls(5).astype(np.int64)
-    assert same_instances(link_slices(truth * 10**9), truth)
+    ground_truth = balls(5).astype(np.int64)
+    assert same_instances(link_slices(ground_truth * 10**9), ground_truth)
 
 
 @pytest.mark.parametrize(
@@ -411,11 +412,11 @@ def test_signed_labels_and_large_numbers() -> None:
         ({"voxel_size": (1, 2)}, "voxel_size"),
         ({"voxel_size": (0, 1, 1)}, "voxel_size"),
         ({"min_overlap": 0}, "min_overlap"),
-        ({"waist": 2}, "waist"),
-        ({"gap": -1}, "gap"),
+        ({"constriction": 2}, "constriction"),
+        ({"max_gap": -1}, "max_gap"),
         ({"max_distance": 0}, "max_distance"),
-        ({"max_length": 0}, "max_length"),
-        ({"min_diameter": -1}, "min_diameter"),
+        ({"max_length_nm": 0}, "max_length_nm"),
+        ({"min_diameter_nm": -1}, "min_diameter_nm"),
         ({"min_slices": 0}, "min_slices"),
         ({"min_score": 1.1}, "min_score"),
     ],

@@ -7,7 +7,8 @@ import torch
 from conftest import TINY_NETWORK, Compose
 from torch.nn import Parameter
 
-from isgseg.model.optimizer import ADAM_SHARE, build_optimizer, build_schedule
+from isgseg.errors import InputError
+from isgseg.models.optimizer import ADAM_SHARE, build_optimizer, build_schedule
 
 
 def parameters() -> list[Parameter]:
@@ -27,7 +28,7 @@ def test_muon_moves_a_matrix_equally_far_in_every_direction(
         precisions.add(left.dtype)
         return product(left, right, out=out)
 
-    monkeypatch.setattr("isgseg.model.muon.has_bf16", lambda device: native)
+    monkeypatch.setattr("isgseg.models.muon.has_bf16", lambda device: native)
     monkeypatch.setattr(torch, "mm", spy)
     weights = parameters()
     frozen = Parameter(torch.randn(20, 20), requires_grad=False)
@@ -81,9 +82,9 @@ def test_the_rate_rises_and_falls_in_all_groups(schedule: str, expected: list[fl
 
 
 def test_the_command_line_chooses(config: Compose) -> None:
-    from hydra.utils import instantiate
+    from isgseg.config import checked
 
     assert config("train", "data.root=x").model.optimizer == "sgd"
     cfg = config("train", *TINY_NETWORK, "data.root=x", "model.optimizer=adam")
-    with pytest.raises(Exception, match=r"model\.optimizer is 'adam'; choose sgd or muon"):
-        instantiate(cfg.model)
+    with pytest.raises(InputError, match=r"model\.optimizer=adam: must be sgd or muon"):
+        checked("train", cfg)

@@ -19,14 +19,19 @@ def test_a_checkout_uses_the_conf_that_people_edit() -> None:
 
 
 @pytest.mark.parametrize(("asked", "is_set"), [(None, "1"), ("0", "0")])
-def test_torch_is_asked_for_large_pages_unless_the_user_says_otherwise(
-    asked: str | None, is_set: str
+def test_a_command_asks_torch_for_large_pages_unless_the_user_says_otherwise(
+    asked: str | None, is_set: str, tmp_path: Path
 ) -> None:
     variable = "THP_MEM_ALLOC_ENABLE"
     others = {key: value for key, value in os.environ.items() if key != variable}
-    script = f"import os, isgseg; print(os.environ['{variable}'])"
+    script = (
+        "import os, sys; sys.argv = ['x', 'data.root=x']\n"
+        "from isgseg.command import command\n"
+        f"command('doctor')(lambda cfg: print(os.environ['{variable}']))()"
+    )
     run = subprocess.run(
         [sys.executable, "-c", script],
+        cwd=tmp_path,
         env=others if asked is None else others | {variable: asked},
         capture_output=True,
         text=True,
@@ -67,7 +72,10 @@ def test_what_must_be_given_is_asked_for_in_one_line(command: str, tmp_path: Pat
 
 
 @pytest.mark.slow
-def test_the_wheel_carries_conf_and_runs_from_an_empty_folder(tmp_path: Path) -> None:
+def test_the_wheel_carries_conf_and_runs_from_an_empty_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PYTHONPATH", raising=False)  # it would come before the wheel
     build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path)]
     subprocess.run([*build, str(ROOT)], check=True, capture_output=True)
     (wheel,) = tmp_path.glob("*.whl")
@@ -83,8 +91,12 @@ def test_the_wheel_carries_conf_and_runs_from_an_empty_folder(tmp_path: Path) ->
     empty = tmp_path / "empty"
     empty.mkdir()
     script = str(tmp_path / "env" / "bin" / "isgseg-prepare")
-    overrides = ["data=phantom", "data.phantom.shape=[8,64,64]", "data.phantom.train_seeds=[0]"]
-    overrides += ["data.phantom.granule_density=[20,21]", "data.phantom.train=null"]
+    overrides = [
+        "source=phantom",
+        "source.phantom.shape=[8,64,64]",
+        "source.phantom.train_seeds=[0]",
+    ]
+    overrides += ["source.phantom.granule_density=[20,21]"]
     overrides += ["output_dir=dataset"]
     run = subprocess.run(
         [script, *overrides], cwd=empty, capture_output=True, text=True, check=False

@@ -4,23 +4,26 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import platformdirs
 import pytest
 import tifffile
 import torch
-from conftest import ROOT, TINY_NETWORK, TINY_RUN, UNTUNED, Compose, balls
+from conftest import ROOT, TINY_NETWORK, TINY_RUN, Compose, balls, granules_of
 from omegaconf import OmegaConf
 from torchvision.models.detection import maskrcnn_resnet50_fpn
 
 import isgseg
-from isgseg.labelling import Labelling
-from isgseg.model.checkpoint import load_module
-from isgseg.segmenter import _SEGMENTERS, MODEL, find_model, installed_model, register_segmenter
+from isgseg.errors import InputError, check
+from isgseg.inference.settings import SegmentationSettings
+from isgseg.io.volumes import write_volume
+from isgseg.models import locate
+from isgseg.models.locate import MODEL, find_model, installed_model
+from isgseg.segmenter import _SEGMENTERS, register_segmenter
 from isgseg.train import train
-from isgseg.volume import write_volume
+from isgseg.training.evaluation import load_module
 
 Array = np.ndarray[Any, Any]
 Segmenter = isgseg.SXTISGMaskRCNNSegmenter
@@ -39,7 +42,7 @@ def model(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tiny network, as if trained on volumes whose values are the grey values."""
     content = torch.load(trained / MODEL, weights_only=True)
     window = {"method": "window", "low": 0.0, "high": 255.0}
-    content["hyper_parameters"]["facts"]["normalization"] = window
+    content["hyper_parameters"]["metadata"]["normalization"] = window
     path = tmp_path_factory.mktemp("model") / MODEL
     torch.save(content, path)
     return path
@@ -80,8 +83,8 @@ def test_a_second_method_is_registered_without_touching_the_first() -> None:
     class Threshold(isgseg.BaseSegmenter):
         name = "threshold"
 
-        def load_model(self, path: str | Path | None = None) -> None:
-            pass
+        def load_model(self, path: str | Path | None = None) -> Self:
+            return self
 
         def predict(self, data: Any, threshold: float = 0.5, **kwargs: Any) -> Any:
             return (np.asarray(data) > threshold).astype(np.uint16)
@@ -107,7 +110,7 @@ def test_the_contract_is_abstract() -> None:
         (np.zeros((0, 4, 4)), r"not \(0, 4, 4\)"),
         (np.full((2, 4, 4), "a"), "holds real numbers"),
         (np.zeros((2, 4, 4), complex), "holds real numbers, not complex128"),
-        (np.full((2, 4, 4), np.nan), "32 voxels that are NaN or infinite"),
+        (np.full((2, 4, 4), np.nan), "32 voxels that are NaN, infinite"),
     ],
 )
 def test_bad_data_are_refused(segmenter: Any, data: Array, message: str) -> None:
@@ -123,9 +126,9 @@ def test_predict_before_load_model_says_so(volume: Array) -> None:
 def test_keywords_are_the_keys_of_the_config(
     segmenter: Any, volume: Array, config: Compose
 ) -> None:
-    keys: Any = OmegaConf.to_object(config("predict", "ckpt_path=x", "volumes=x").labelling)
-    assert set(keys) == set(Labelling.__dataclass_fields__)
-    assert Labelling(**keys) == Labelling()
+    keys: Any = OmegaConf.to_object(config("predict", "ckpt_path=x", "volumes=x").segmentation)
+    assert set(keys) == set(SegmentationSettings.__dataclass_fields__)
+    assert SegmentationSettings(**keys) == SegmentationSettings()
     with pytest.raises(ValueError, match=r"does not know colour.* mask_threshold"):
         segmenter.predict(volume, colour="red")
 
@@ -140,22 +143,20 @@ def test_keywords_are_the_keys_of_the_config(
         {"min_pixels": 60},
         {"min_overlap": 0.99},
         {"max_distance": 0.01},
-        {"gap": 0},
-        {"waist": 0.99},
-        {"max_length": 2.0},
-        {"min_diameter": 8.5},
+        {"max_gap": 0},
+        {"constriction": 0.99},
+        {"max_length_nm": 2.0},
+        {"min_diameter_nm": 8.5},
         {"min_slices": 4},
         {"min_score": 0.87},
-        {"support": 1.0},
+        {"hysteresis_ratio": 1.0},
     ],
 )
-def test_each_labelling_key_changes_the_labels(override: dict[str, Any]) -> None:
-    """On detections that are made up: touching discs, a missing section, a waist, a drift."""
-    from unittest.mock import patch
+def test_each_segmentation_key_changes_the_labels(override: dict[str, Any]) -> None:
+    """On detections that are made up.
 
-    from isgseg.labelling import label_volume
-    from isgseg.normalization import Grey
-
+    Touching discs, a missing section, a constriction, a drift.
+    """
     y, x = (np.indices((28, 28)) + 0.5) / 28 - 0.5
     soft = np.clip(1.5 - 2 * np.hypot(y, x), 0, 1).astype(np.float32)
 
@@ -176,32 +177,34 @@ def test_each_labelling_key_changes_the_labels(override: dict[str, Any]) -> None
     ]
 
     def label(**settings: Any) -> Array:
-        with patch("isgseg.labelling.detect_slices", return_value=iter(detections)):
-            return label_volume(
-                UNTUNED,
-                np.zeros((4, 64, 64)),
-                Grey("mode", 0, 1),
-                labelling=Labelling(**settings),
-                progress=False,
-            ).labels
+        return granules_of(detections, np.zeros((4, 64, 64)), **settings).labels
 
     assert not np.array_equal(label(), label(**override))
 
 
-@pytest.mark.parametrize("support", [0, 1.5])
-def test_support_is_a_share(support: float) -> None:
-    with pytest.raises(ValueError, match=f"support .*{support}"):
-        Labelling(support=support)
+@pytest.mark.parametrize("hysteresis_ratio", [0, 1.5])
+def test_hysteresis_ratio_is_a_share(hysteresis_ratio: float) -> None:
+    with pytest.raises(
+        ValueError,
+        match=f"hysteresis_ratio={hysteresis_ratio}: must be a number above 0 and at most 1",
+    ):
+        check(SegmentationSettings, {"hysteresis_ratio": hysteresis_ratio}, "")
 
 
 def test_the_model_is_looked_for_in_the_documented_order(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level("INFO")
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("ISGSEG_MODEL", raising=False)
     monkeypatch.setattr(platformdirs, "user_data_path", lambda name: tmp_path / "user" / name)
+    monkeypatch.setattr(locate, "shipped_model", lambda: tmp_path / "package" / MODEL)
     with pytest.raises(FileNotFoundError, match="isgseg-train install=true"):
         find_model()
+    locate.shipped_model().parent.mkdir()
+    locate.shipped_model().touch()
+    assert find_model() == tmp_path / "package" / MODEL
+    assert "never seen a real cell" in caplog.text
     for age, run in ((100, "new"), (200, "old")):
         path = tmp_path / "outputs" / "train" / run / MODEL
         path.parent.mkdir(parents=True)
@@ -213,6 +216,56 @@ def test_the_model_is_looked_for_in_the_documented_order(
     assert find_model() == installed_model()
     monkeypatch.setenv("ISGSEG_MODEL", "mine.pth")
     assert find_model() == Path("mine.pth")
+    assert find_model("given.pth") == Path("given.pth")
+    for place in ("package", "outputs/train/new", "user/isgseg", "mine.pth", "given.pth"):
+        assert place in caplog.text  # the log says which network is used
+
+
+def test_thresholds_are_those_asked_for_and_said_once(
+    model: Path, volume: Array, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    content = torch.load(model, weights_only=True)
+    content["thresholds"] = {"score": 0.2, "mask": 0.5, "object": 1.0}
+    torch.save(content, tmp_path / MODEL)
+    segmenter = Segmenter(device="cpu")
+    segmenter.load_model(tmp_path / MODEL)
+    assert segmenter.predict(volume, **PLAIN).max() >= 5
+    assert segmenter.predict(volume, **PLAIN).max() >= 5
+    said = [record.message for record in caplog.records if "Thresholds:" in record.message]
+    assert said == ["Thresholds: detections 0.5, masks 0.5, granules 0.5"]
+    assert "threshold=None) uses them" in caplog.text
+    assert segmenter.predict(volume, threshold=None, **PLAIN).max() == 0
+    assert "Thresholds: detections 0.2, masks 0.5, granules 1" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("keywords", "message"),
+    [
+        ({"threshold": 2}, "threshold=2"),
+        ({"threshold": -1}, "threshold=-1"),
+        ({"threshold": float("nan")}, "threshold=nan"),
+        ({"mask_threshold": 2}, "mask_threshold=2"),
+        ({"min_slices": float("nan")}, "min_slices=nan"),
+        ({"voxel_size": float("nan")}, "voxel_size=nan"),
+        ({"voxel_size": [30, 30]}, r"voxel_size=\[30, 30\]"),
+        ({"voxel_size": 0}, "voxel_size=0"),
+        ({"tta": 3}, "tta is 3"),
+        ({"precision": "double"}, "precision"),
+        ({"separate": "maybe"}, "separate=maybe"),
+    ],
+    ids=str,
+)
+def test_keywords_out_of_range_are_refused(
+    segmenter: Any, volume: Array, keywords: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        segmenter.predict(volume, **keywords)
+
+
+def test_a_device_that_is_not_there_is_named() -> None:
+    with pytest.raises(InputError, match="device=foo"):
+        Segmenter(device="foo")
 
 
 def test_install_puts_the_final_model_where_it_is_found(
@@ -250,13 +303,13 @@ def test_a_file_of_plain_torchvision_computes_as_torchvision_does(
 ) -> None:
     theirs = maskrcnn_resnet50_fpn(weights=None, weights_backbone=None, num_classes=2).eval()
     theirs.load_state_dict(torch.load(torchvision_file, weights_only=True))
-    picture = torch.rand(3, 64, 64, generator=torch.Generator().manual_seed(1))
+    image = torch.rand(3, 64, 64, generator=torch.Generator().manual_seed(1))
     ours = load_module(torchvision_file).network
     rois = [torch.tensor([[10.0, 20, 300, 400], [50, 60, 90, 110]])]
 
     def answers(network: Any) -> list[torch.Tensor]:
         """What every part says; which detections survive hangs on the last digit of a score."""
-        images, _ = network.transform([picture])
+        images, _ = network.transform([image])
         features = network.backbone(images.tensors)
         heads = network.roi_heads
         box = heads.box_head(heads.box_roi_pool(features, rois, images.image_sizes))
@@ -282,7 +335,7 @@ def test_our_files_load_into_plain_torchvision(
     train(
         config(
             "train",
-            "experiment=documented",
+            "experiment=baseline",
             *TINY_RUN,
             f"data.root={coco_root}",
             "trainer.max_epochs=1",
@@ -298,7 +351,7 @@ def test_our_files_load_into_plain_torchvision(
 
 
 def test_the_documented_recipe_is_documented(config: Compose) -> None:
-    cfg = config("train", "experiment=documented", "data.root=x")
+    cfg = config("train", "experiment=baseline", "data.root=x")
     assert cfg.model.network.scale is None
     assert OmegaConf.to_object(cfg.model.network.anchor_sizes) == [[32], [64], [128], [256], [512]]
     assert (cfg.data.batch_size, cfg.trainer.max_epochs) == (4, 20)

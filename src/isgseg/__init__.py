@@ -1,10 +1,11 @@
 """isgseg: find every insulin secretory granule in a soft X-ray tomogram.
 
-The modules read in the order the data flows: `volume` reads tomograms, `phantom` makes synthetic
-ones, `data` cuts them into COCO patches, `model` is the Mask R-CNN and its training, `labelling`
-turns a volume into numbered granules with the help of `instances`, and `analysis` makes the table
-and the pictures. `prepare`, `doctor`, `train`, `evaluate`, `predict` and `analyse` are the
-commands; `segmenter` is the same from Python:
+The folders read in the order the data flows: `io` reads and writes volumes, `phantom` makes
+synthetic ones, `data` cuts them into COCO patches, `models` holds the Mask R-CNN and its
+checkpoints, `training` trains it, `inference` turns a volume into numbered granules with the help
+of `instances`, `evaluation` scores them, and `analysis` makes tables and figures. `prepare`,
+`doctor`, `train`, `tune`, `evaluate`, `predict` and `analyse` are the commands; `segmenter` is
+prediction from Python:
 
     segmenter = isgseg.create_segmenter(modality="sxt", task="isg_maskrcnn")
     segmenter.load_model()
@@ -13,15 +14,10 @@ commands; `segmenter` is the same from Python:
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from isgseg.segmenter import BaseSegmenter, SXTISGMaskRCNNSegmenter, create_segmenter
-
-# Torch reads it once: large tensors lie on large pages, where Linux has them on request, as fresh
-# small ones cost more time than what is computed on them.
-os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 __version__ = "0.1.0"
 __all__ = ["BaseSegmenter", "SXTISGMaskRCNNSegmenter", "create_segmenter"]

@@ -1,89 +1,71 @@
-"""isgseg-analyse: a table and a picture of the granules of one volume."""
+"""isgseg-analyse: a table and an image of the granules of one volume."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-import hydra
 from omegaconf import DictConfig
 
-from isgseg.config import CONFIG_DIR, friendly_errors
-
-if TYPE_CHECKING:
-    from isgseg.volume import Volume
+from isgseg.command import command
+from isgseg.errors import InputFileExistsError
 
 log = logging.getLogger(__name__)
 
 
 def analyse(cfg: DictConfig) -> dict[str, Path]:
-    """Writes `granules.csv` and `granules.png` and returns their paths, as `table` and `figure`.
+    """Writes `<volume>_granules.csv` and `.png`; returns their paths, as `table` and `figure`.
 
     Args:
         cfg: `conf/analyse.yaml`.
 
     Raises:
-        ValueError: A file is no volume, the two differ in shape, or there is no such slice.
+        InputError: A file is no volume, the two differ in shape, there is no such slice, or a
+            result is there already and `overwrite` is false.
     """
     # Here, not above: `--help` need not wait for pandas and matplotlib.
     from isgseg.analysis.figures import granule_figure
     from isgseg.analysis.granules import granule_table, summary, write_table
-    from isgseg.volume import read_labels, read_volume
+    from isgseg.io.formats import parse_voxel_size
+    from isgseg.io.pairing import load_pair
+    from isgseg.io.volumes import stem
 
-    volume, labels = read_volume(cfg.volume), read_labels(cfg.labels)
-    if volume.data.shape != labels.data.shape:
-        raise ValueError(
-            f"{cfg.volume} is {volume.data.shape} but {cfg.labels} is {labels.data.shape} "
-            "(z, y, x); labels belong to a volume of the same shape"
-        )
-    voxel_size = choose_voxel_size(cfg.voxel_size, volume, labels)
-    folder = Path(cfg.output_dir)
+    results = result_files(Path(str(cfg.output_dir)), stem(cfg.volume), bool(cfg.overwrite))
+    volume, labels = load_pair(cfg.volume, cfg.labels, parse_voxel_size(cfg.voxel_size))
+    size = volume.voxel_size
     # The figure first: it refuses a wrong slice before anything is written.
-    figure = granule_figure(
-        volume.data,
-        labels.data,
-        voxel_size,
-        folder / "granules.png",
-        z=cfg.slice,
-        name=Path(cfg.volume).name,
+    granule_figure(
+        volume.data, labels.data, size, results["figure"], z=cfg.slice, name=Path(cfg.volume).name
     )
-    table = granule_table(labels.data, volume.data, voxel_size)
-    path = write_table(folder / "granules.csv", table)
+    table = granule_table(labels.data, volume.data, size)
+    write_table(results["table"], table)
     for name, value in summary(table).items():
         log.info("%s: %.6g", name, value)
-    log.info("Table in %s", path)
-    log.info("Figure in %s", figure)
-    return {"table": path, "figure": figure}
+    log.info("Table in %s", results["table"])
+    log.info("Figure in %s", results["figure"])
+    return results
 
 
-def choose_voxel_size(
-    given: float | Sequence[float] | None, volume: Volume, labels: Volume
-) -> tuple[float, float, float] | None:
-    """The voxel size in nm, (z, y, x): as given, else the volume's, else the labels'.
+def result_files(folder: Path, name: str, overwrite: bool) -> dict[str, Path]:
+    """Where the table and the figure of a volume go.
 
     Raises:
-        ValueError: What was given is not one or three positive numbers.
+        InputFileExistsError: one is there already, and `overwrite` is false.
     """
-    from isgseg.formats import is_voxel_size
-
-    if given is None:
-        sizes = [size for size in (volume.voxel_size, labels.voxel_size) if size is not None]
-        if len(sizes) == 2 and any(abs(a - b) > 0.01 * a for a, b in zip(*sizes, strict=True)):
-            log.warning(
-                "voxel size %s nm in the volume, %s nm in the labels; using the first", *sizes
+    folder = folder.expanduser()
+    results = {
+        "table": folder / f"{name}_granules.csv",
+        "figure": folder / f"{name}_granules.png",
+    }
+    for path in results.values():
+        if path.exists() and not overwrite:
+            raise InputFileExistsError(
+                f"{path} exists; set overwrite=true to replace it, or give another output_dir"
             )
-        return sizes[0] if sizes else None
-    size = [given] * 3 if isinstance(given, (int, float)) else list(given)
-    if not is_voxel_size(size):
-        raise ValueError(f"voxel_size={given}: give nm, one positive number or [z, y, x]")
-    z, y, x = size
-    return z, y, x
+    return results
 
 
-@hydra.main(version_base="1.3", config_path=CONFIG_DIR, config_name="analyse")
-@friendly_errors
+@command("analyse")
 def main(cfg: DictConfig) -> None:
     """Console script."""
     analyse(cfg)

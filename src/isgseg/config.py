@@ -1,20 +1,20 @@
-"""Where the Hydra configuration is, and how a command reports a user's mistake."""
+"""The configuration: where it is, and the check of the whole of it."""
 
 from __future__ import annotations
 
-import functools
 import logging
-import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import Any
 
-from hydra.errors import InstantiationException
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from isgseg.errors import InputError
+from isgseg.overrides import modernize_config
 
 log = logging.getLogger(__name__)
-Result = TypeVar("Result")
 
 _PACKAGE = Path(__file__).resolve().parent
 _IN_WHEEL = _PACKAGE / "conf"
@@ -22,32 +22,57 @@ _IN_WHEEL = _PACKAGE / "conf"
 CONFIG_DIR = str(_IN_WHEEL if _IN_WHEEL.is_dir() else _PACKAGE.parents[1] / "conf")
 
 
-def friendly_errors(command: Callable[[DictConfig], Result]) -> Callable[[DictConfig], Result]:
-    """Ends a command with one clear line where the input, not the program, is at fault.
+def checked(name: str, cfg: DictConfig) -> DictConfig:
+    """The config of a command, with every key checked against `isgseg.schema`.
 
-    What must be given is asked for at once, before torch is imported. ValueError and OSError are
-    what isgseg raises for bad input. HYDRA_FULL_ERROR=1 shows the whole stack trace instead, as it
-    does for Hydra's own errors.
+    Args:
+        name: of the command.
+        cfg: as Hydra composed it.
+
+    Returns:
+        The same, with names of the last release renamed.
+
+    Raises:
+        InputError: a key is missing, unknown or has a value that it may not have; all are named.
     """
+    from isgseg.errors import check
+    from isgseg.schema import schema_of
 
-    @functools.wraps(command)
-    def wrapped(cfg: DictConfig) -> Result:
-        missing = sorted(OmegaConf.missing_keys(cfg))
-        if missing:
-            log.error("%s=... must be given on the command line", "=..., ".join(missing))
-            raise SystemExit(1)
-        try:
-            return command(cfg)
-        except (ValueError, OSError, InstantiationException) as error:
-            cause: BaseException = error
-            if isinstance(error, InstantiationException) and error.__cause__ is not None:
-                cause = error.__cause__  # Hydra wraps what a constructor raised
-            if os.environ.get("HYDRA_FULL_ERROR") or not isinstance(cause, (ValueError, OSError)):
-                raise
-            log.error("%s", cause)
-            raise SystemExit(1) from None
+    missing = sorted(_missing(OmegaConf.to_container(cfg)))
+    if missing:
+        raise InputError(f"{'=..., '.join(missing)}=... must be given on the command line")
+    content = plain(cfg)
+    old_names = modernize_config(content)
+    for message in old_names:
+        log.warning("%s", message)
+    check(schema_of(name), content, "")
+    return OmegaConf.create(content, flags={"allow_objects": True}) if old_names else cfg
 
-    return wrapped
+
+def _missing(content: Any, path: str = "") -> Iterator[str]:
+    """The keys of a config that are `???`; interpolations are not looked into."""
+    if content == "???":
+        yield path
+    if isinstance(content, dict):
+        for key, value in content.items():
+            yield from _missing(value, f"{path}.{key}" if path else str(key))
+
+
+def plain(cfg: DictConfig) -> dict[str, Any]:
+    """A config as plain values, with its interpolations resolved.
+
+    Raises:
+        InputError: one cannot be resolved; a file name with `${` in it is one too.
+    """
+    try:
+        content = OmegaConf.to_container(cfg, resolve=True)
+    except OmegaConfBaseException as error:
+        said = str(error).splitlines()[0]
+        raise InputError(
+            f"{error.full_key or 'the configuration'}: {said}; in a file name write \\${{ for ${{"
+        ) from error
+    assert isinstance(content, dict)
+    return content  # type: ignore[return-value]
 
 
 def quiet_lightning() -> None:

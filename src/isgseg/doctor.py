@@ -7,14 +7,15 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import hydra
 from omegaconf import DictConfig, OmegaConf
 
-from isgseg.config import CONFIG_DIR, friendly_errors
+from isgseg.command import command
+from isgseg.config import checked
+from isgseg.errors import InputError
 
 if TYPE_CHECKING:
     from isgseg.analysis.figures import RGB
-    from isgseg.data.inspection import Inspection
+    from isgseg.data.audit import Inspection
 
 log = logging.getLogger(__name__)
 EXPERIMENT = """# @package _global_
@@ -32,32 +33,34 @@ def doctor(cfg: DictConfig) -> dict[str, Any]:
         cfg: `conf/doctor.yaml`.
 
     Raises:
-        ValueError: a bad dataset, or a setting out of range; the message says which.
+        InputError: a bad dataset, or a setting out of range; the message says which.
     """
     from isgseg.analysis import labels
     from isgseg.analysis.label_figure import labels_figure
-    from isgseg.data.inspection import inspect
-    from isgseg.model import anchors
-    from isgseg.volume import replacing
+    from isgseg.data.audit import inspect
+    from isgseg.io.atomic import replacing
+    from isgseg.models import anchors
 
-    check(cfg)
+    cfg = checked("doctor", cfg)
+    if cfg.model.network is None:
+        raise InputError("model.network=null: choose a model= of conf/model, such as resnet50")
     network: Any = OmegaConf.to_object(cfg.model.network)
     found = inspect(cfg.data.root, cfg.ring, cfg.progress)
-    objects, pictures = found.objects, found.pictures
+    objects, images = found.objects, found.images
     boxes = objects[["x0", "y0", "x1", "y1"]].to_numpy()
     sizes = objects[["height", "width"]].to_numpy()
     objects["fits"] = anchors.best_iou(boxes, sizes, network) >= cfg.iou
     options = anchors.candidates(boxes, sizes, network, cfg.scales, cfg.iou)
     chosen = anchors.choose(options, cfg.coverage)
-    caps = labels.recommend_caps(pictures)
+    limits = labels.recommend_limits(images)
     objects["chosen"] = anchors.best_iou(boxes, sizes, {**network, **chosen.network()}) >= cfg.iou
-    shortest = int(pictures[["height", "width"]].to_numpy().min())
+    shortest = int(images[["height", "width"]].to_numpy().min())
     report = {
         "root": str(cfg.data.root),
         "splits": {
             name: labels.summary(
                 objects[objects["split"] == name],
-                pictures[pictures["split"] == name],
+                images[images["split"] == name],
                 dataset.vanished,
             )
             for name, dataset in found.splits.items()
@@ -65,36 +68,18 @@ def doctor(cfg: DictConfig) -> dict[str, Any]:
         "unlinked": found.unlinked,
         "network": network,
         "candidates": [vars(option) for option in options],
-        "recommended": {**chosen.network(), **caps},
+        "recommended": {**chosen.network(), **limits},
         "crop": labels.recommend_crop(chosen.scale, objects["side"].max(), shortest),
     }
     folder = Path(cfg.output_dir)
     figure = folder / "doctor.png"
-    labels_figure(objects, pictures, report, cfg.coverage, draw_crowded(found), figure)
+    labels_figure(objects, images, report, cfg.coverage, draw_crowded(found), figure)
     with replacing(folder / "doctor.json") as beside:
         beside.write_text(json.dumps(report, indent=2) + "\n")
     with replacing(folder / "experiment" / "doctor.yaml") as beside:
         beside.write_text(experiment(report, folder))
     tell(report, cfg)
     return report
-
-
-def check(cfg: DictConfig) -> None:
-    """Raises ValueError for a setting out of range."""
-    for name, value, good, remedy in (
-        ("ring", cfg.ring, cfg.ring >= 1, "give at least 1 pixel"),
-        ("iou", cfg.iou, 0 < cfg.iou < 1, "give a number between 0 and 1"),
-        ("coverage", cfg.coverage, 0 < cfg.coverage <= 1, "give a share, above 0 and at most 1"),
-        (
-            "scales",
-            cfg.scales,
-            len(cfg.scales) and min(cfg.scales) > 0,
-            "give positive numbers, such as [1,2,4]",
-        ),
-        ("model.network", cfg.model.network, cfg.model.network, "choose a model= of conf/model"),
-    ):
-        if not good:
-            raise ValueError(f"{name} is {value}; {remedy}")
 
 
 def experiment(report: dict[str, Any], folder: Path) -> str:
@@ -112,10 +97,13 @@ def tell(report: dict[str, Any], cfg: DictConfig) -> None:
     log.info("%s:\n%s", report["root"], split_table(splits, report["unlinked"]))
     log.info("networks, the cheapest first:\n%s", candidate_table(report["candidates"]))
     most = max(split["most_objects"] for split in splits.values())
-    for cap in ("detections", "proposals"):
-        if most > network[cap]:
+    for key in ("detections", "proposals"):
+        if most > network[key]:
             log.warning(
-                "a picture has %d objects, but model.network.%s=%d", most, cap, network[cap]
+                "an image has %d objects, but model.network.%s=%d; give more",
+                most,
+                key,
+                network[key],
             )
     best = max(candidate["coverage"] for candidate in report["candidates"])
     if best < cfg.coverage:
@@ -131,21 +119,20 @@ def tell(report: dict[str, Any], cfg: DictConfig) -> None:
 
 
 def draw_crowded(found: Inspection) -> RGB:
-    """The picture with most objects: green where an anchor fits, magenta where none does."""
+    """The image with most objects: green where an anchor fits, magenta where none does."""
     from isgseg.analysis.figures import overlay
     from isgseg.data.coco import middle
 
-    crowded = found.pictures.iloc[int(found.pictures["objects"].argmax())]
-    split, index = crowded["split"], crowded["picture"]
-    here = (found.objects["split"] == split) & (found.objects["picture"] == index)
+    crowded = found.images.iloc[int(found.images["objects"].argmax())]
+    split, index = crowded["split"], crowded["image"]
+    here = (found.objects["split"] == split) & (found.objects["image"] == index)
     fits = found.objects.loc[here, "fits"].to_numpy()
-    picture, target = found.splits[split][index]
+    image, target = found.splits[split][index]
     masks = target["masks"].numpy()
-    return overlay(middle(picture).numpy(), masks[fits], masks[~fits])
+    return overlay(middle(image).numpy(), masks[fits], masks[~fits])
 
 
-@hydra.main(version_base="1.3", config_path=CONFIG_DIR, config_name="doctor")
-@friendly_errors
+@command("doctor")
 def main(cfg: DictConfig) -> None:
     """Console script."""
     doctor(cfg)

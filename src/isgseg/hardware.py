@@ -1,17 +1,61 @@
-"""Which precision suits the machine."""
+"""Which device and precision suit the machine."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 
 import torch
+
+from isgseg.errors import InputError, one_of, shown
 
 _DTYPES = {"16-mixed": torch.float16, "bf16-mixed": torch.bfloat16, "32-true": torch.float32}
 
 
 def pick_device(name: str | None = None) -> torch.device:
-    """The device of that name; None takes CUDA where there is one."""
-    return torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+    """The device of that name; None takes CUDA where there is one.
+
+    Raises:
+        InputError: there is no such device here.
+    """
+    there = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
+    there += ["mps"] * torch.backends.mps.is_available()
+    if name is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name not in there and not (name == "cuda" and "cuda:0" in there):
+        raise InputError(f"device={name}: there is no such device here; choose {one_of(there)}")
+    return torch.device(name)
+
+
+def check_devices(accelerator: str, devices: int | str | Sequence[int]) -> None:
+    """Whether the machine has the devices, before any process is started for them.
+
+    Args:
+        accelerator: Lightning's: `auto`, `cpu`, `gpu`, `cuda` or `mps`.
+        devices: how many, their indices, or `auto`.
+
+    Raises:
+        InputError: it has not.
+    """
+    gpus = torch.cuda.device_count()
+    mps = torch.backends.mps.is_available()
+    missing = {"gpu": not (gpus or mps), "cuda": not gpus, "mps": not mps}
+    if missing.get(accelerator):
+        raise InputError(
+            f"trainer.accelerator={accelerator}: there is none here; choose cpu or auto"
+        )
+    if devices == "auto":
+        return
+    wanted = int(devices) if isinstance(devices, (int, str)) else 1 + max(devices)
+    on_cpu = accelerator == "cpu" or not (gpus or mps)
+    most = 1 if on_cpu or not gpus else gpus
+    if wanted > most:
+        remedy = (
+            "a CPU is one device, whose cores one process uses"
+            if on_cpu
+            else f"this machine has {most}"
+        )
+        raise InputError(f"trainer.devices={shown(devices)}: {remedy}; give a number up to {most}")
 
 
 def pick_precision(precision: str, device: torch.device) -> str:
@@ -20,14 +64,25 @@ def pick_precision(precision: str, device: torch.device) -> str:
     fp16 ends at 65,504, beyond which losses and norm layers are lost; bf16 has fp32's range.
 
     Args:
-        precision: `auto`, or any of Lightning's precisions, which is returned as it is.
+        precision: `auto`, `32-true`, `16-mixed` or `bf16-mixed`, which is returned as it is.
         device: where it will run.
+
+    Raises:
+        InputError: another precision. Box arithmetic needs fp32, so that the network's weights
+            cannot be of a lower one as a whole (`bf16-true`).
     """
+    check_precision(precision)
     if precision != "auto":
-        return str(precision)
+        return precision
     if has_bf16(device):
         return "bf16-mixed"
     return "16-mixed" if device.type == "cuda" else "32-true"
+
+
+def check_precision(precision: str) -> None:
+    """Raises InputError for a precision that the network cannot do."""
+    if precision not in ("auto", *_DTYPES):
+        raise InputError(f"precision={precision}: choose {one_of(['auto', *_DTYPES])}")
 
 
 def has_bf16(device: torch.device) -> bool:
@@ -41,9 +96,9 @@ def autocast(precision: str, device: torch.device) -> AbstractContextManager[Non
     """The context in which a network predicts in a precision of `pick_precision`.
 
     Raises:
-        ValueError: an unknown precision.
+        InputError: an unknown precision.
     """
     if precision not in _DTYPES:
-        raise ValueError(f"precision is '{precision}'; choose auto, {', '.join(_DTYPES)}")
+        raise InputError(f"precision={precision}: choose {one_of(_DTYPES)}")
     dtype = _DTYPES[precision]
     return torch.autocast(device.type, dtype=dtype, enabled=dtype is not torch.float32)

@@ -5,16 +5,16 @@ from __future__ import annotations
 import logging
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-import hydra
 from omegaconf import DictConfig, OmegaConf
 
-from isgseg.config import CONFIG_DIR, friendly_errors
+from isgseg.command import command
+from isgseg.errors import InputError
 
 if TYPE_CHECKING:  # torch takes seconds to import, and --help should not wait for it
-    from isgseg.labelling import Labelling
-    from isgseg.model.module import MaskRCNNModule
+    from isgseg.inference.outputs import Outputs
+    from isgseg.inference.predictor import Predictor
 
 log = logging.getLogger(__name__)
 
@@ -22,147 +22,159 @@ log = logging.getLogger(__name__)
 def predict(cfg: DictConfig) -> list[Path]:
     """Labels every volume and returns the label files; a table of the granules lies beside each.
 
-    A volume that cannot be read does not keep the others from being labelled; it is counted and
-    named at the end.
+    Volumes whose results are there, made the same way, are kept as they are. One that fails does
+    not keep the others from being labelled; it is named at the end, with the reason.
 
     Args:
         cfg: `conf/predict.yaml`.
 
     Raises:
-        ValueError: no checkpoint, an unknown format, two volumes of one name, or volumes that
+        InputError: no checkpoint, two volumes of one name, a file in the way, or volumes that
             could not be labelled; the message names them.
-        FileExistsError: a label file or table is there already and `overwrite` is false.
     """
-    from isgseg.labelling import Labelling
-    from isgseg.model.operating_point import choose_thresholds
-    from isgseg.volume import find_volumes
+    from isgseg.inference.outputs import plan_outputs
+    from isgseg.inference.predictor import Predictor
+    from isgseg.io.formats import parse_voxel_size
+    from isgseg.io.pairing import find_images
+    from isgseg.models.locate import find_model
 
     if cfg.format not in ("tif", "mrc"):
-        raise ValueError(f"format is '{cfg.format}'; choose tif or mrc")
-    volumes = find_volumes(cfg.volumes)
-    targets = label_files(volumes, Path(cfg.output_dir), cfg.format, cfg.overwrite)
-    module = load_predictor(cfg)
-    labelling = Labelling(**cfg.labelling)
-    log.info(
-        "Thresholds: score %.3g, mask %.3g, granule %.3g; the checkpoint's: %s",
-        *choose_thresholds(module.hparams, cfg.threshold, labelling.mask_threshold),
-        module.hparams.get("thresholds") or "none, so that the default is .5",
-    )
-    failed = {}
-    for path, target in zip(volumes, targets, strict=True):
+        raise InputError(f"format={cfg.format} must be tif or mrc")
+    voxel_size = parse_voxel_size(cfg.voxel_size)
+    volumes = find_images(cfg.volumes)
+    planned = plan_outputs(volumes, Path(cfg.output_dir), cfg.format)
+    checkpoint = find_model(cfg.ckpt_path)
+    origin = describe(cfg, checkpoint)
+    todo, failed = [], dict[str, str]()
+    for volume, outputs in zip(volumes, planned, strict=True):
         try:
-            predict_file(module, path, target, labelling, cfg)
-        except (ValueError, OSError) as error:
-            log.error("%s", error)
-            failed[path.name] = error
+            here = origin | describe_volume(volume)
+        except InputError as error:
+            failed[str(volume)] = reason(error)
+            continue
+        if outputs.is_complete(here, cfg.overwrite):
+            log.info("%s: kept %s, which is complete", volume, outputs.labels)
+        else:
+            todo.append((volume, outputs, here))
+    if not todo and not failed:
+        return [outputs.labels for outputs in planned]
+    settings: dict[str, Any] = OmegaConf.to_object(cfg)  # type: ignore[assignment]
+    keys = ("device", "tta", "threshold", "normalization", "segmentation", "precision", "fast")
+    predictor = Predictor.from_checkpoint(
+        checkpoint, progress=cfg.progress, **{key: settings[key] for key in keys}
+    )
+    for volume, outputs, here in todo:
+        try:
+            predict_file(predictor, checkpoint, volume, outputs, voxel_size, here)
+        except (InputError, MemoryError) as error:
+            failed[str(volume)] = reason(error)
+            log.error("%s: %s", volume, failed[str(volume)])
+        except Exception as error:
+            failed[str(volume)] = reason(error)
+            log.exception("%s could not be labelled", volume)
     if failed:
-        raise ValueError(
-            f"{len(failed)} of {len(volumes)} volumes were not labelled: {', '.join(failed)}"
-        )
-    return targets
-
-
-def load_predictor(cfg: DictConfig) -> MaskRCNNModule:
-    """The checkpoint's network on its device, with what is asked for instead of its own settings.
-
-    Raises:
-        ValueError: the file is no checkpoint, or a number of views that there is not.
-    """
-    from isgseg.hardware import pick_device
-    from isgseg.model.checkpoint import load_module
-
-    module = load_module(cfg.ckpt_path)
-    if cfg.normalization is not None:
-        module.hparams["facts"] = {
-            **(module.hparams.get("facts") or {}),
-            "normalization": OmegaConf.to_object(cfg.normalization),
-        }
-    module.look(cfg.views)
-    return module.to(pick_device(cfg.device))
+        reasons = "; ".join(f"{name} ({why})" for name, why in failed.items())
+        raise InputError(f"{len(failed)} of {len(volumes)} volumes were not labelled: {reasons}")
+    return [outputs.labels for outputs in planned]
 
 
 def predict_file(
-    module: MaskRCNNModule, path: Path, target: Path, labelling: Labelling, cfg: DictConfig
+    predictor: Predictor,
+    checkpoint: Path,
+    path: Path,
+    outputs: Outputs,
+    voxel_size: tuple[float, float, float] | None,
+    origin: dict[str, Any],
 ) -> None:
-    """Labels one file and writes labels and table."""
-    from isgseg.analysis.granules import granule_table, write_table
-    from isgseg.labelling import granules_of
-    from isgseg.volume import read_volume, write_volume
+    """Labels one file and writes labels and table.
 
-    volume = read_volume(path)
-    warn_of_voxel_size(module, volume.voxel_size, path)
-    start = time.perf_counter()
-    granules = granules_of(
-        module,
-        volume,
-        cfg.threshold,
-        labelling,
-        cfg.precision,
-        cfg.progress,
-        path.name,
-        cfg.fast,
-    )
-    table = granule_table(
-        granules.labels,
-        volume.data,
-        volume.voxel_size,
-        score=granules.score,
-        supporting_slices=granules.slices,
-    )
-    write_volume(target, granules.labels, volume.voxel_size)
-    write_table(table_file(target), table)
-    seconds = time.perf_counter() - start
-    log.info("%s: %d granules in %.0f s, written to %s", path.name, len(table), seconds, target)
-
-
-def table_file(target: Path) -> Path:
-    """Where the table of a label file goes: `<stem>_granules.csv` beside `<stem>_labels.tif`."""
-    return target.with_name(f"{target.stem.removesuffix('_labels')}_granules.csv")
-
-
-def label_files(volumes: list[Path], folder: Path, suffix: str, overwrite: bool) -> list[Path]:
-    """Where each volume's labels go.
+    Args:
+        predictor: of all files.
+        checkpoint: that it was made of.
+        path: of the volume.
+        outputs: where the results go.
+        voxel_size: nm, (z, y, x), in place of the file's; None: the file's.
+        origin: what the results are made with.
 
     Raises:
-        ValueError: two volumes would share a file.
-        FileExistsError: a file is there already, perhaps labels made by hand, or its table is.
+        InputError: the file is no volume, or the results cannot be written.
     """
-    from isgseg.volume import stem
+    from isgseg.analysis.granules import granule_table
+    from isgseg.io.folders import locked
+    from isgseg.io.volumes import Volume, read_volume
 
-    targets = [folder / f"{stem(path)}_labels.{suffix}" for path in volumes]
-    for i, target in enumerate(targets):
-        if target in targets[:i]:
-            raise ValueError(
-                f"{volumes[targets.index(target)]} and {volumes[i]} would both be written to "
-                f"{target}; label them in two runs"
-            )
-        for file in (target, table_file(target)):
-            if file.exists() and not overwrite:
-                raise FileExistsError(f"{file} exists; set overwrite=true or another output_dir")
-    return targets
-
-
-def warn_of_voxel_size(
-    module: MaskRCNNModule, voxel_size: tuple[float, float, float] | None, path: Path
-) -> None:
-    """Warns where granules are of another size, in voxels, than those the network learnt."""
-    learnt = (module.hparams.get("facts") or {}).get("voxel_size")
-    if learnt is None or voxel_size is None:
-        return
-    ratio = max(max(a / b, b / a) for a, b in zip(learnt, voxel_size, strict=True))
-    if ratio > 1.25:
-        log.warning(
-            "%s has voxels of %s nm, the network learnt from %s nm (z, y, x): granules will look "
-            "%.2g times as large or small to it; resample the volume first",
-            path,
-            [round(side, 2) for side in voxel_size],
-            [round(side, 2) for side in learnt],
-            ratio,
+    start = time.perf_counter()
+    with locked(outputs.labels.parent, f".{outputs.labels.name}.lock"):
+        volume = read_volume(path)
+        volume = Volume(volume.data, voxel_size or volume.voxel_size)
+        granules = predictor.segment(volume, path.name)
+        table = granule_table(
+            granules.labels,
+            volume.data,
+            volume.voxel_size,
+            score=granules.score,
+            supporting_slices=granules.slices,
         )
+        used = {
+            "volume": str(path),
+            "checkpoint": str(checkpoint),
+            "granules": len(table),
+            "voxel_size_nm": volume.voxel_size,
+            "thresholds": predictor.thresholds._asdict(),
+        }
+        outputs.write(granules.labels, volume.voxel_size, table, origin | used)
+    seconds = time.perf_counter() - start
+    log.info("%s: %d granules in %.0f s, written to %s", path, len(table), seconds, outputs.labels)
 
 
-@hydra.main(version_base="1.3", config_path=CONFIG_DIR, config_name="predict")
-@friendly_errors
+def describe(cfg: DictConfig, checkpoint: Path) -> dict[str, Any]:
+    """What decides the results of every volume, as JSON holds it."""
+    from isgseg import __version__
+    from isgseg.models.archive import check_file
+
+    check_file(checkpoint)
+    keys = ("threshold", "normalization", "tta", "segmentation", "voxel_size", "precision", "fast")
+    plain: dict[str, Any] = OmegaConf.to_object(cfg)  # type: ignore[assignment]
+    return {
+        "isgseg": __version__,
+        "checkpoint_sha256": sha256(checkpoint),
+        **{key: plain[key] for key in keys},
+    }
+
+
+def describe_volume(path: Path) -> dict[str, Any]:
+    """Which volume it is, as JSON holds it."""
+    return {"volume_sha256": sha256(path)}
+
+
+def sha256(path: Path) -> str:
+    """Of a file.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    import hashlib
+
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
+
+
+def reason(error: BaseException) -> str:
+    """Why a volume failed, in one line."""
+    import torch
+
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()  # for the next volume
+        return "not enough memory; cut the volume, or use a machine with more (device=cpu)"
+    text = " ".join(str(error).split()) or "no message"
+    return text if isinstance(error, InputError) else f"{type(error).__name__}: {text}"
+
+
+@command("predict")
 def main(cfg: DictConfig) -> None:
     """Console script."""
     predict(cfg)

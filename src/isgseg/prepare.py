@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import logging
-import shutil
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import hydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
-from isgseg.config import CONFIG_DIR, friendly_errors
+from isgseg import __version__
+from isgseg.command import command
+from isgseg.errors import InputError, check
 
 log = logging.getLogger(__name__)
 
@@ -18,107 +22,127 @@ log = logging.getLogger(__name__)
 def prepare(cfg: DictConfig) -> Path:
     """Writes the dataset folder and returns it.
 
-    The folder appears whole or not at all: everything is written beside it and renamed at the end.
+    The dataset appears whole or not at all, and replaces nothing but what isgseg-prepare wrote.
+    Other files in the folder are left alone.
 
     Args:
-        cfg: `conf/prepare.yaml`. With `data=phantom` the volumes are made first, into
+        cfg: `conf/prepare.yaml`. With `source=phantom` the volumes are made first, into
             `volumes/` of the dataset folder.
 
     Raises:
-        ValueError: unequal pairs or shapes, a volume in both splits, labels that are not integers,
-            NaN or infinite voxels; the message names the file.
-        FileExistsError: the folder holds a dataset and `overwrite` is false.
+        InputError: volumes and labels that cannot be paired or are none, a volume in both splits,
+            a folder with another's files under the names of the dataset, or with a dataset and
+            `overwrite` is false; the message names the file.
     """
     from isgseg.data.dataset import write_dataset
+    from isgseg.data.folder import check_replaceable
+    from isgseg.data.metadata import NAME, DatasetMetadata, write_metadata
+    from isgseg.data.normalization import Normalization
     from isgseg.data.patches import PatchSettings
-    from isgseg.normalization import Normalization
+    from isgseg.io.folders import replacing_parts
+    from isgseg.io.formats import parse_voxel_size
+    from isgseg.io.volumes import stem
 
-    output = Path(cfg.output_dir)
-    if (output / "dataset.yaml").exists() and not cfg.overwrite:
-        raise FileExistsError(
-            f"{output} already holds a dataset; set overwrite=true to replace it, or output_dir="
-        )
-    settings = PatchSettings(**OmegaConf.to_object(cfg.patches))  # type: ignore[arg-type]
-    normalization = Normalization(**cfg.normalization)
-    beside = output.with_name(output.name + ".partial")
-    shutil.rmtree(beside, ignore_errors=True)
-    beside.mkdir(parents=True)
-    try:
-        if "phantom" in cfg.data:
-            volumes, val = write_phantoms(OmegaConf.to_object(cfg.data.phantom), beside)  # type: ignore[arg-type]
-            pairs = [(path, path.with_name(path.stem + "_labels.mrc")) for path in volumes]
+    settings = check(PatchSettings, OmegaConf.to_object(cfg.patches), "patches")  # type: ignore[arg-type]
+    normalization = check(Normalization, OmegaConf.to_object(cfg.normalization), "normalization")  # type: ignore[arg-type]
+    voxel_size = parse_voxel_size(cfg.voxel_size)
+    source = "phantom" if "phantom" in cfg.source else "volumes"
+    output = Path(str(cfg.output_dir)).expanduser()
+    parts = ["train", "val", *(["volumes"] if source == "phantom" else []), NAME]
+    may_replace = partial(check_replaceable, output, parts, bool(cfg.overwrite))
+    with replacing_parts(output, may_replace, mark=NAME) as folder:
+        if source == "phantom":
+            pairs, val = write_phantoms(OmegaConf.to_object(cfg.source.phantom), folder)  # type: ignore[arg-type]
         else:
-            pairs = find_pairs(cfg)
-            val = [cfg.val] if isinstance(cfg.val, str) else [str(name) for name in cfg.val]
-        content = write_dataset(pairs, val, beside, settings, normalization)
-        for source in content["volumes"]:  # phantoms move with the dataset
-            for key in ("file", "labels"):
-                source[key] = source[key].replace(str(beside), str(output))
-        OmegaConf.save(OmegaConf.create(content), beside / "dataset.yaml")
-        install(beside, output)
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
+            pairs = labelled_volumes(cfg)
+            val = named_stems(cfg.val, [stem(image) for image, _ in pairs])
+        content = write_dataset(pairs, val, folder, settings, normalization, voxel_size)
+        content |= {"isgseg": __version__, "source": source}
+        write_metadata(check(DatasetMetadata, content, NAME), folder, output)
     for split, numbers in content["objects"].items():
         log.info("%s: %d patches, %d objects", split, numbers["patches"], numbers["objects"])
     log.info("Dataset in %s", output)
     return output
 
 
-def install(beside: Path, output: Path) -> None:
-    """Moves the parts of a finished dataset to their place; others' files there are left alone."""
-    output.mkdir(parents=True, exist_ok=True)
-    for part in sorted(beside.iterdir(), key=lambda path: path.name == "dataset.yaml"):
-        target = output / part.name
-        if target.is_dir():
-            shutil.rmtree(target)
-        part.replace(target)
-
-
-def find_pairs(cfg: DictConfig) -> list[tuple[Path, Path]]:
-    """Volumes and labels, in the order given (globs: sorted by name).
+def labelled_volumes(cfg: DictConfig) -> list[tuple[Path, Path]]:
+    """The volumes and label files that the configuration names.
 
     Raises:
-        ValueError: their numbers differ.
+        InputError: none are named, or they cannot be paired.
     """
-    from isgseg.volume import find_volumes
+    from isgseg.io.pairing import find_pairs
 
     if not cfg.volumes or not cfg.labels:
-        raise ValueError("give volumes=, labels= and val=, or data=phantom for synthetic cells")
-    volumes, labels = find_volumes(cfg.volumes), find_volumes(cfg.labels)
-    # A glob such as cells/*.mrc takes the labels beside the volumes along.
-    volumes = [path for path in volumes if path not in labels]
-    if len(volumes) != len(labels):
-        raise ValueError(
-            f"{len(volumes)} volumes but {len(labels)} label files: "
-            f"{[path.name for path in volumes]} and {[path.name for path in labels]}"
-        )
-    return list(zip(volumes, labels, strict=True))
+        raise InputError("give volumes=, labels= and val=, or source=phantom for synthetic cells")
+    return find_pairs(cfg.volumes, cfg.labels)
 
 
-def write_phantoms(settings: dict[str, Any], folder: Path) -> tuple[list[Path], list[str]]:
-    """Makes the synthetic cells; returns their files and the stems of the validation ones."""
+def named_stems(given: Any, stems: Sequence[str]) -> list[str]:
+    """The names of volumes that `val=` gives, as text.
+
+    The command line reads `val=783_5` as the number 7835. A value that is no text becomes the one
+    name that the command line would read as that value.
+
+    Args:
+        given: a name, or a list of names.
+        stems: the volumes' names.
+
+    Raises:
+        InputError: more than one name is read as the same value.
+    """
+    listed = isinstance(given, Sequence) and not isinstance(given, str)
+    names = []
+    for value in list(given) if listed else [] if given is None else [given]:
+        alike = [name for name in stems if _as_read(name) == value]
+        if not isinstance(value, str) and len(alike) > 1:
+            raise InputError(
+                f"val={value} may be any of {alike}; quote the name: val=\"['{alike[0]}']\""
+            )
+        names.append(alike[0] if alike and not isinstance(value, str) else str(value))
+    return names
+
+
+def _as_read(name: str) -> Any:
+    """What the command line makes of a name."""
+    try:
+        return OverridesParser.create().parse_override(f"val={name}").value()
+    except HydraException:
+        return name
+
+
+def write_phantoms(
+    settings: dict[str, Any], folder: Path
+) -> tuple[list[tuple[Path, Path]], list[str]]:
+    """Makes the synthetic cells.
+
+    Returns:
+        Their files and those of their labels, and the names of the validation ones.
+
+    Raises:
+        InputError: a seed is named twice.
+    """
     from tqdm import tqdm
 
+    from isgseg.io.volumes import write_volume
     from isgseg.phantom import make_phantom
-    from isgseg.volume import write_volume
 
     train, val = settings.pop("train_seeds"), settings.pop("val_seeds")
-    otherwise = settings.pop("train") or {}
     names = {seed: f"phantom_{seed:04d}" for seed in (*train, *val)}
     if len(names) < len(train) + len(val):
-        raise ValueError(f"train_seeds {train} and val_seeds {val} share a seed: name each once")
-    volumes = []
+        raise InputError(f"train_seeds {train} and val_seeds {val} share a seed: name each once")
+    pairs = []
     for seed, name in tqdm(names.items(), desc="Phantom cells"):
-        cell = make_phantom(seed, **(settings | otherwise if seed in train else settings))
-        target = folder / "volumes" / f"{name}.mrc"
-        volumes.append(write_volume(target, cell.volume, cell.voxel_size))
-        for kind, labels in (("labels", cell.labels), ("organelles", cell.organelles)):
-            write_volume(target.with_name(f"{name}_{kind}.mrc"), labels, cell.voxel_size)
-    return volumes, [names[seed] for seed in val]
+        cell = make_phantom(seed, **settings)
+        image, labels = (folder / "volumes" / f"{name}{kind}.mrc" for kind in ("", "_labels"))
+        write_volume(image, cell.volume, cell.voxel_size)
+        write_volume(labels, cell.labels, cell.voxel_size)
+        write_volume(image.with_stem(f"{name}_organelles"), cell.organelles, cell.voxel_size)
+        pairs.append((image, labels))
+    return pairs, [names[seed] for seed in val]
 
 
-@hydra.main(version_base="1.3", config_path=CONFIG_DIR, config_name="prepare")
-@friendly_errors
+@command("prepare")
 def main(cfg: DictConfig) -> None:
     """Console script."""
     prepare(cfg)

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-import logging
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
-import platformdirs
 
+from isgseg.errors import InputError
 from isgseg.hardware import pick_device
-from isgseg.labelling import Labelling, grey_of, label_volume
-from isgseg.model.checkpoint import load_module
-from isgseg.model.module import MaskRCNNModule
+from isgseg.inference.messages import tell_thresholds
+from isgseg.inference.predictor import Predictor
+from isgseg.inference.settings import SegmentationSettings
+from isgseg.io.formats import parse_voxel_size
+from isgseg.io.volumes import FILL, Volume
+from isgseg.models.checkpoint import Checkpoint, load_checkpoint
+from isgseg.models.locate import find_model
+from isgseg.models.settings import Thresholds
+from isgseg.models.tta import AugmentedMaskRCNN
 
-log = logging.getLogger(__name__)
-MODEL = "isg_mask_rcnn_final.pth"
+_RUN = ("progress", "voxel_size", "precision", "tta", "normalization")
 
 
 class BaseSegmenter(ABC):
@@ -35,8 +38,11 @@ class BaseSegmenter(ABC):
     name: ClassVar[str]
 
     @abstractmethod
-    def load_model(self, path: str | Path | None = None) -> None:
+    def load_model(self, path: str | Path | None = None) -> Self:
         """Loads the model of a file, or one that the segmenter finds by itself.
+
+        Returns:
+            The segmenter, so that calls can be chained.
 
         Raises:
             FileNotFoundError: there is no model.
@@ -91,7 +97,7 @@ def create_segmenter(
     """
     if (modality, task) not in _SEGMENTERS:
         known = ", ".join(f"modality='{m}' task='{t}'" for m, t in sorted(_SEGMENTERS))
-        raise ValueError(
+        raise InputError(
             f"no segmenter for modality='{modality}' task='{task}'; there are: {known}"
         )
     return _SEGMENTERS[modality, task](**options)
@@ -103,27 +109,37 @@ class SXTISGMaskRCNNSegmenter(BaseSegmenter):
 
     Args:
         device: `cuda`, `cpu`, or None for CUDA where there is one.
+
+    Raises:
+        InputError: there is no such device.
     """
 
     name = "SXT ISG Mask R-CNN"
 
     def __init__(self, device: str | None = None) -> None:
         self.device = pick_device(device)
-        self.module: MaskRCNNModule | None = None
+        self._checkpoint: Checkpoint | None = None
+        self._network: AugmentedMaskRCNN | None = None
+        self._told: Thresholds | None = None
 
-    def load_model(self, path: str | Path | None = None) -> None:
+    def load_model(self, path: str | Path | None = None) -> Self:
         """Loads a `.pth` file of isgseg-train or of torchvision's `maskrcnn_resnet50_fpn`.
 
         Args:
-            path: the file; None takes what `find_model` finds.
+            path: the file; None takes what `find_model` finds: `$ISGSEG_MODEL`, the installed one,
+                the newest under `outputs/`, or the one that comes with isgseg.
+
+        Returns:
+            The segmenter itself: `create_segmenter().load_model().predict(volume)`.
 
         Raises:
             FileNotFoundError: there is no model.
             ValueError: the file is no such model, or would need unpickling.
         """
-        path = find_model() if path is None else Path(path)
-        self.module = load_module(path).to(self.device)
-        log.info("Model: %s on %s", path, self.device)
+        checkpoint = load_checkpoint(find_model(path))
+        self._network = checkpoint.build().to(self.device)
+        self._checkpoint, self._told = checkpoint, None
+        return self
 
     def predict(
         self, data: npt.ArrayLike, threshold: float | None = 0.5, **kwargs: Any
@@ -132,10 +148,11 @@ class SXTISGMaskRCNNSegmenter(BaseSegmenter):
 
         Args:
             data: (D, H, W), any real numbers, without NaN.
-            threshold: granules without a detection of this score are left out; None takes the one
-                that validation tuned, from the checkpoint, as isgseg-predict does.
-            **kwargs: the keys of `conf/labelling/`, and `progress` (True shows a bar),
-                `voxel_size` (nm, (z, y, x)), `precision` and `views`; see `conf/prediction/`.
+            threshold: granules without a detection of this score are left out; None takes the
+                thresholds that validation tuned, from the checkpoint, as isgseg-predict does.
+            **kwargs: the keys of `conf/segmentation/`, and `progress` (True shows a bar),
+                `voxel_size` (nm, one number or (z, y, x)), `precision`, `tta` and `normalization`;
+                see `conf/prediction/`.
 
         Returns:
             (D, H, W) uint16, 0 for background, one number for each granule; uint32, with a
@@ -145,53 +162,31 @@ class SXTISGMaskRCNNSegmenter(BaseSegmenter):
             RuntimeError: no model is loaded.
             ValueError: the data are no volume, or a keyword is unknown or out of range.
         """
-        if self.module is None:
+        if self._network is None or self._checkpoint is None:
             raise RuntimeError("no model is loaded; call load_model() first")
-        volume = as_volume(data)
-        run = {
-            key: kwargs.pop(key) for key in ("progress", "voxel_size", "precision") & kwargs.keys()
-        }
-        views = kwargs.pop("views", None)
-        unknown = sorted(kwargs.keys() - Labelling.__dataclass_fields__.keys())
+        known = SegmentationSettings.__dataclass_fields__
+        unknown = sorted(kwargs.keys() - known.keys() - set(_RUN))
         if unknown:
-            raise ValueError(
-                f"predict does not know {', '.join(unknown)}; it takes progress, voxel_size, "
-                f"precision, views, {', '.join(Labelling.__dataclass_fields__)}"
+            raise InputError(
+                f"predict does not know {', '.join(unknown)}; it takes {', '.join((*_RUN, *known))}"
             )
-        self.module.look(views)
-        grey = grey_of(self.module, volume, "the volume")
-        return label_volume(
-            self.module, volume, grey, threshold=threshold, labelling=Labelling(**kwargs), **run
-        ).labels
-
-
-def find_model() -> Path:
-    """The model to use where none is named.
-
-    It looks at `$ISGSEG_MODEL`, at `models/sxt/isg_mask_rcnn_final.pth` in the user's data folder
-    (where `isgseg-train install=true` puts it) and at the newest one under `outputs/`.
-
-    Raises:
-        FileNotFoundError: there is none; the message says how to get one.
-    """
-    named = os.environ.get("ISGSEG_MODEL")
-    if named:
-        return Path(named)
-    if installed_model().is_file():
-        return installed_model()
-    runs = sorted(Path("outputs").rglob(MODEL), key=lambda path: path.stat().st_mtime)
-    if runs:
-        return runs[-1]
-    raise FileNotFoundError(
-        f"no model: $ISGSEG_MODEL is not set, and there is neither {installed_model()} nor a "
-        f"{MODEL} under outputs/; train one (isgseg-train install=true keeps it for later), or "
-        "give load_model a path"
-    )
-
-
-def installed_model() -> Path:
-    """Where `isgseg-train install=true` keeps its final model."""
-    return platformdirs.user_data_path("isgseg") / "models" / "sxt" / MODEL
+        run = {key: kwargs.pop(key) for key in _RUN if key in kwargs}
+        size = parse_voxel_size(run.pop("voxel_size", None))
+        checkpoint = self._checkpoint
+        tta = run.pop("tta", None)
+        predictor = Predictor.from_network(
+            self._network,
+            checkpoint.metadata,
+            tta=checkpoint.tta if tta is None else tta,
+            tuned=checkpoint.thresholds,
+            threshold=threshold,
+            segmentation=kwargs,
+            **run,
+        )
+        if predictor.thresholds != self._told:
+            tell_thresholds(predictor.thresholds, checkpoint.thresholds)
+            self._told = predictor.thresholds
+        return predictor.segment(Volume(as_volume(data), size)).labels
 
 
 def as_volume(data: npt.ArrayLike) -> npt.NDArray[Any]:
@@ -200,12 +195,23 @@ def as_volume(data: npt.ArrayLike) -> npt.NDArray[Any]:
     Raises:
         ValueError: they are something else, or hold NaN or infinity.
     """
-    volume = np.asarray(data)
+    if np.ma.is_masked(data):
+        raise InputError("the volume has masked voxels; fill them, e.g. by data.filled(value)")
+    try:
+        volume = np.asarray(data)
+    except (ValueError, TypeError, RuntimeError) as error:  # lists of unequal length, torch's
+        raise InputError(f"the data are no array of numbers: {error}") from error
     if volume.dtype.kind not in "buif":
-        raise ValueError(f"a volume holds real numbers, not {volume.dtype}")
+        raise InputError(f"a volume holds real numbers, not {volume.dtype}; give an array")
     if volume.ndim != 3 or volume.size == 0:
-        raise ValueError(f"a volume has the shape (D, H, W), not {volume.shape}")
-    bad = np.count_nonzero(~np.isfinite(volume)) if volume.dtype.kind == "f" else 0
+        raise InputError(
+            f"a volume has the shape (D, H, W), not {volume.shape}; stack slices by numpy.stack, "
+            "and give one channel alone"
+        )
+    bad = np.count_nonzero(~(np.abs(volume) < FILL)) if volume.dtype.kind == "f" else 0
     if bad:
-        raise ValueError(f"the volume holds {bad} voxels that are NaN or infinite")
+        raise InputError(
+            f"the volume holds {bad} voxels that are NaN, infinite or beyond {FILL:g}; replace "
+            "them by the value outside of the cell"
+        )
     return volume

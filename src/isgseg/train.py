@@ -3,106 +3,234 @@
 from __future__ import annotations
 
 import logging
-import shutil
+import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import hydra
 from omegaconf import DictConfig, OmegaConf
 
-from isgseg.config import CONFIG_DIR, friendly_errors, quiet_lightning
+from isgseg.command import command
+from isgseg.config import quiet_lightning
+from isgseg.errors import InputError
+
+if TYPE_CHECKING:
+    import lightning
 
 log = logging.getLogger(__name__)
 
 
 def train(cfg: DictConfig) -> float | None:
-    """Trains and returns the monitored metric of the last evaluation.
+    """Trains and returns the best value of the monitored metric.
 
     Args:
-        cfg: `conf/train.yaml`: `data` makes a LightningDataModule with `facts()`; `model` a
-            `MaskRCNNModule`, which is given those facts; `callbacks` and `logger` are dictionaries
-            of what they make; `trainer` makes a Trainer; `ckpt_path` resumes; `optimized_metric`
-            names what is returned.
+        cfg: `conf/train.yaml`: `data` makes a LightningDataModule with `metadata()`; `model` a
+            `MaskRCNNModule`, which is given that metadata; `callbacks` and `logger` are
+            dictionaries of what they make; `trainer` makes a Trainer; `ckpt_path` resumes;
+            `optimized_metric` names what is returned.
 
     Raises:
-        ValueError: bad data, weights or settings; the message says which.
+        InputError: bad data, weights or settings; the message says which.
     """
-    import lightning
-    from hydra.utils import instantiate
+    from isgseg.io.folders import locked
 
-    from isgseg.hardware import pick_device, pick_precision
-    from isgseg.model.checkpoint import initialize, read_checkpoint
+    if cfg.install:
+        check_install(cfg)
+    if os.environ.get("LOCAL_RANK", "0") != "0":  # a further process of the same run
+        return _train(cfg)
+    with locked(Path(cfg.paths.output_dir)):
+        return _train(cfg)
+
+
+def _train(cfg: DictConfig) -> float | None:
+    """Trains in a folder that no other run uses."""
+    import lightning
+
+    from isgseg.data.classes import require_classes
+    from isgseg.hardware import check_devices, pick_device, pick_precision
+    from isgseg.models.weights import initialize
+    from isgseg.training.building import (
+        build,
+        build_all,
+        enough_memory,
+        settings_refused,
+        without_rate,
+    )
+    from isgseg.training.checkpoints import AtomicCheckpointIO, best_score
+    from isgseg.training.resume import check_resumed, former_checkpoints, resuming
 
     quiet_lightning()
+    check_devices(cfg.trainer.accelerator, cfg.trainer.devices)
+    check_trainer(cfg.trainer)
+    device = pick_device("cpu" if cfg.trainer.accelerator == "cpu" else None)
+    precision = pick_precision(cfg.trainer.precision, device)
+    checkpoints = Path(cfg.paths.output_dir) / "checkpoints"
+    resumed = str(Path(cfg.ckpt_path).expanduser()) if cfg.ckpt_path else None
+    replaced = former_checkpoints(checkpoints, resumed, cfg.overwrite)
     lightning.seed_everything(cfg.seed, workers=True, verbose=False)
-    datamodule = instantiate(cfg.data)
+    datamodule = build(cfg.data, "data", lightning.LightningDataModule)
     datamodule.setup("fit")  # bad data ends here, before anything is built
-    facts = datamodule.facts()
-    module = instantiate(cfg.model, network=network_settings(cfg, facts["context"]), facts=facts)
-    if cfg.ckpt_path:
-        read_checkpoint(cfg.ckpt_path)  # a clear error for a wrong file
+    metadata = datamodule.metadata()
+    network = network_settings(cfg, metadata["z_context"])
+    require_classes(metadata.get("classes", ()), network.get("num_classes", 2))
+    module = build(
+        cfg.model, "model", lightning.LightningModule, network=network, metadata=metadata
+    )
+    if resumed:
+        check_resumed(resumed, module, cfg.trainer.max_epochs)
     elif cfg.model.weights:
         initialize(module.network, cfg.model.weights)
-    device = pick_device("cpu" if cfg.trainer.accelerator == "cpu" else None)
-    trainer = instantiate(
-        cfg.trainer,
-        precision=pick_precision(cfg.trainer.precision, device),
-        callbacks=[instantiate(part) for part in (cfg.get("callbacks") or {}).values()],
-        logger=[instantiate(part) for part in (cfg.get("logger") or {}).values()],
-    )
-    trainer.fit(module, datamodule=datamodule, ckpt_path=cfg.ckpt_path, weights_only=True)
-    metric = trainer.callback_metrics.get(cfg.optimized_metric)
+    loggers = build_all(cfg.get("logger"), "logger")
+    callbacks = without_rate(build_all(cfg.get("callbacks"), "callbacks"), loggers)
+    with settings_refused():
+        trainer = build(
+            cfg.trainer,
+            "trainer",
+            lightning.Trainer,
+            precision=precision,
+            callbacks=callbacks,
+            logger=loggers,
+            plugins=[AtomicCheckpointIO(replaced)],
+        )
+        with resuming(trainer, resumed), enough_memory():
+            trainer.fit(module, datamodule=datamodule, ckpt_path=resumed, weights_only=True)
+    warn_of_nothing(trainer, cfg)
+    score = best_score(trainer, cfg.optimized_metric)
     if cfg.install:
-        install(Path(cfg.paths.output_dir) / "checkpoints" / "isg_mask_rcnn_final.pth")
-    score = None if metric is None else float(metric)
+        install(checkpoints)
     if score is not None:
         log.info("%s = %.4f", cfg.optimized_metric, score)
     log.info("Files in %s", cfg.paths.output_dir)
     return score
 
 
-def network_settings(cfg: DictConfig, context: int) -> dict[str, Any]:
+def warn_of_nothing(trainer: lightning.Trainer, cfg: DictConfig) -> None:
+    """Warns where a training has left no checkpoint, or had no evaluation."""
+    from lightning.pytorch.callbacks import ModelCheckpoint
+
+    if cfg.trainer.fast_dev_run:
+        return
+    saved = [one for one in trainer.checkpoint_callbacks if isinstance(one, ModelCheckpoint)]
+    if not any(one.best_model_path or one.last_model_path for one in saved):
+        log.warning(
+            "no checkpoint was written: callbacks.best and callbacks.final were taken out, or no "
+            "epoch has ended"
+        )
+    if cfg.optimized_metric not in trainer.callback_metrics:
+        log.warning(
+            "no evaluation gave %s, so there is no best checkpoint; lower "
+            "trainer.check_val_every_n_epoch=%s to trainer.max_epochs=%s at most",
+            cfg.optimized_metric,
+            cfg.trainer.check_val_every_n_epoch,
+            cfg.trainer.max_epochs,
+        )
+
+
+def check_trainer(trainer: DictConfig) -> None:
+    """Whether Lightning's Trainer has the arguments that it is given.
+
+    Raises:
+        InputError: it lacks one; the message names the nearest.
+    """
+    import inspect
+
+    import lightning
+
+    from isgseg.errors import nearest
+
+    known = set(inspect.signature(lightning.Trainer).parameters)
+    if trainer["_target_"] == "lightning.Trainer":
+        for key in sorted(set(trainer) - known - {"_target_", "_convert_"}):
+            raise InputError(f"trainer.{key}: unknown key; {nearest(str(key), known)}")
+
+
+def network_settings(cfg: DictConfig, z_context: int) -> dict[str, Any]:
     """How to build the network: `model.network`, or where that is null, as in `model.weights`.
+
+    `model.weights=phantom` is built as the shipped network is, whatever `model.network` says but
+    for its classes, since its weights fit no other.
 
     Args:
         cfg: `conf/train.yaml`.
-        context: slices on either side that pictures show too.
+        z_context: slices on either side that images show too.
 
     Raises:
-        ValueError: both are null, `model.weights` is no checkpoint of isgseg-train, or it has
-            learnt from pictures with another context. Without any they do for every network.
+        InputError: both are null, `model.weights` is no checkpoint of isgseg-train, or it has
+            learnt from images with another context. Without any they do for every network.
     """
-    from isgseg.model.checkpoint import network_of
+    from isgseg.models.checkpoint import network_of
+    from isgseg.models.locate import SHIPPED
 
-    channels = max(3, 2 * context + 1)  # grey pictures fit torchvision's weights, for colours
-    if cfg.model.network is not None:
+    channels = max(3, 2 * z_context + 1)  # grey images fit torchvision's weights, for colours
+    shipped = cfg.model.weights == SHIPPED
+    if cfg.model.network is not None and not shipped:
         return {"channels": channels, **OmegaConf.to_object(cfg.model.network)}  # type: ignore[dict-item]
     if not cfg.model.weights:
-        raise ValueError(
+        raise InputError(
             "model.network is null, that is, as in model.weights, which is null too; set "
             "model.weights to a checkpoint of isgseg-train"
         )
     network = network_of(cfg.model.weights)
-    if context and network.get("channels", 3) != channels:
-        raise ValueError(
-            f"{cfg.model.weights} takes {network.get('channels', 3)} slices, but the pictures of "
-            f"{cfg.data.root} have {channels}; prepare them with another patches.context"
+    if shipped and cfg.model.network is not None:
+        network["num_classes"] = cfg.model.network.num_classes
+        log.info("model.weights=%s: the network is the shipped one, not model.network", SHIPPED)
+    if z_context and network.get("channels", 3) != channels:
+        raise InputError(
+            f"{cfg.model.weights} takes {network.get('channels', 3)} slices, but the images of "
+            f"{cfg.data.root} have {channels}; prepare them with another patches.z_context"
         )
     return network
 
 
-def install(final: Path) -> None:
-    """Copies the final model to where `load_model()` finds it."""
-    from isgseg.segmenter import installed_model
-    from isgseg.volume import replacing
+def check_install(cfg: DictConfig) -> None:
+    """Whether the model of this run can be installed when it has ended.
 
+    Raises:
+        InputError: it will write none, or one is installed and `overwrite` is false.
+    """
+    from isgseg.models.locate import installed_model
+
+    if cfg.trainer.fast_dev_run:
+        raise InputError(
+            "install=true, but trainer.fast_dev_run writes no checkpoint to install; leave one out"
+        )
+    if installed_model().exists() and not cfg.overwrite:
+        raise InputError(
+            f"install=true, but {installed_model()} holds a model already; replace it by "
+            "overwrite=true, or move it first"
+        )
+
+
+def install(checkpoints: Path) -> Path:
+    """Copies the best model to where `load_model()` finds it; without an evaluation, the final one.
+
+    Args:
+        checkpoints: the folder of this run's checkpoints.
+
+    Returns:
+        Where it is.
+
+    Raises:
+        InputError: there is none, because no epoch has ended.
+    """
+    import shutil
+
+    from isgseg.io.atomic import replacing
+    from isgseg.models.locate import installed_model
+
+    files = [checkpoints / f"isg_mask_rcnn_{name}.pth" for name in ("best", "final")]
+    there = [path for path in files if path.is_file()]
+    if not there:
+        raise InputError(
+            f"install=true, but {checkpoints} holds no isg_mask_rcnn_best.pth to install: no epoch "
+            "has ended, or callbacks.best and callbacks.final were taken out"
+        )
     with replacing(installed_model()) as beside:
-        shutil.copyfile(final, beside)
-    log.info("Installed as %s", installed_model())
+        shutil.copyfile(there[0], beside)
+    log.info("%s is installed as %s", there[0], installed_model())
+    return installed_model()
 
 
-@hydra.main(version_base="1.3", config_path=CONFIG_DIR, config_name="train")
-@friendly_errors
+@command("train")
 def main(cfg: DictConfig) -> float | None:
     """Console script; the value is what a sweep optimizes."""
     return train(cfg)

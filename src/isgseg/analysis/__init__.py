@@ -1,1 +1,1 @@
-"""What to make of numbered granules: `granules` is the table, `figures` are the pictures."""
+"""What to make of numbered granules: `granules` is the table, `figures` are the images."""

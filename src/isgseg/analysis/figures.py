@@ -1,21 +1,22 @@
-"""Pictures of granules: a slice beside its granules, and truth beside prediction."""
+"""Images of granules: a slice beside its granules, and ground truth beside prediction."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
+from matplotlib.colors import hsv_to_rgb
 from matplotlib.figure import Figure
-from matplotlib.patheffects import withStroke
+from mpl_toolkits.axes_grid1.anchored_artists import AnchoredSizeBar
 from scipy import ndimage
 
-from isgseg.formats import Array
-from isgseg.volume import replacing
+from isgseg.errors import InputError
+from isgseg.io.atomic import replacing
+from isgseg.io.formats import Array
 
 RGB = npt.NDArray[np.uint8]
 
@@ -42,17 +43,18 @@ def granule_figure(
         volume: (z, y, x), grey values.
         labels: (z, y, x), unsigned integers, 0 is background.
         voxel_size: nm, (z, y, x); None draws no scale bar.
-        path: Of the picture; its suffix is the format. Its folder is created.
+        path: Of the image; its suffix is the format. Its folder is created.
         z: Which slice, counted from 0; None takes the one with most granules.
         name: What the title calls the volume.
 
     Raises:
-        ValueError: `labels` and `volume` differ in shape, or there is no slice `z`.
+        InputError: there is no slice `z`.
+        ValueError: `labels` and `volume` differ in shape.
     """
     if volume.shape != labels.shape:
         raise ValueError(f"labels are {labels.shape} but the volume is {volume.shape} (z, y, x)")
-    if z is not None and z not in range(len(labels)):
-        raise ValueError(f"there is no slice {z}; choose one of 0 to {len(labels) - 1}")
+    if z is not None and (type(z) is not int or z not in range(len(labels))):
+        raise InputError(f"there is no slice {z}; choose one of 0 to {len(labels) - 1}")
     if z is None:
         z = richest_slice(labels)
     image, granules = volume[z], labels[z]
@@ -87,7 +89,7 @@ def granule_figure(
 def overlay(image: Array, target: Array, prediction: Array, pixels: int = _OVERLAY_PIXELS) -> RGB:
     """Outline true masks in green and predicted ones in magenta; where both agree it is white.
 
-    Small pictures are enlarged by a whole factor so that the outlines hide little.
+    Small images are enlarged by a whole factor so that the outlines hide little.
 
     Args:
         image: (H, W), grey values.
@@ -107,13 +109,13 @@ def overlay(image: Array, target: Array, prediction: Array, pixels: int = _OVERL
     factor = max(1, math.ceil(pixels / max(image.shape)))
     low, high = contrast_limits(image, np.any(target, axis=0))
     grey = np.clip((image.astype(np.float32) - low) / (high - low), 0, 1) * 255
-    picture = np.repeat(_enlarged(grey.astype(np.uint8), factor)[..., None], 3, axis=2)
+    drawn = np.repeat(_enlarged(grey.astype(np.uint8), factor)[..., None], 3, axis=2)
     true, predicted = _outlines(target, factor), _outlines(prediction, factor)
-    picture[true | predicted] = 0
-    picture[true, 1] = 255
-    picture[predicted, ::2] = 255
-    picture[true & predicted] = 255
-    return picture
+    drawn[true | predicted] = 0
+    drawn[true, 1] = 255
+    drawn[predicted, ::2] = 255
+    drawn[true & predicted] = 255
+    return drawn
 
 
 def richest_slice(labels: Array) -> int:
@@ -158,11 +160,9 @@ def label_colours(labels: Array) -> npt.NDArray[np.float64]:
     """
     found, inverse = np.unique(labels, return_inverse=True)
     hue, saturation, value = (found.astype(np.float64) * step % 1 for step in _COLOUR_STEPS)
-    # No dark or pale colours: they would pass for the grey picture below.
+    # No dark or pale colours: they would pass for the grey image below.
     saturation, value = 0.55 + 0.45 * saturation, 0.7 + 0.3 * value
-    sector = (hue[:, None] * 6 + (5, 3, 1)) % 6
-    ramp = np.clip(np.minimum(sector, 4 - sector), 0, 1)
-    rgb = value[:, None] * (1 - saturation[:, None] * ramp)  # from HSV
+    rgb = hsv_to_rgb(np.column_stack([hue, saturation, value]))
     rgba = np.column_stack([rgb, found > 0])
     return np.asarray(rgba[inverse.reshape(labels.shape)])
 
@@ -172,18 +172,22 @@ def _count(labels: Array) -> int:
 
 
 def _scale_bar(axes: Axes, width: int, height: int, nm_per_pixel: float) -> None:
-    """A bar of 1, 2 or 5 times a power of ten nm, about a fifth of the picture, bottom left."""
+    """A bar of 1, 2 or 5 times a power of ten nm, about a fifth of the image, bottom left."""
     target = width * nm_per_pixel / 5
     power = 10.0 ** math.floor(math.log10(target))
     length = max(step * power for step in (1, 2, 5) if step * power <= target)
-    text = f"{length / 1000:g} µm" if length >= 1000 else f"{length:g} nm"
-    left, bottom = 0.04 * width, 0.95 * height
-    edge: Any = [withStroke(linewidth=4, foreground="black")]  # seen on white as on black
-    right = left + length / nm_per_pixel
-    axes.plot([left, right], [bottom] * 2, "w", lw=2.5, solid_capstyle="butt", path_effects=edge)
-    axes.text(
-        (left + right) / 2, bottom - 0.015 * height, text, color="w", ha="center", va="bottom"
-    ).set_path_effects([withStroke(linewidth=2, foreground="black")])
+    bar = AnchoredSizeBar(
+        axes.transData,
+        length / nm_per_pixel,
+        f"{length / 1000:g} µm" if length >= 1000 else f"{length:g} nm",
+        "lower left",
+        color="white",
+        label_top=True,
+        fill_bar=True,
+        size_vertical=0.006 * height,
+    )
+    bar.patch.set(facecolor="black", edgecolor="none", alpha=0.5)  # seen on white as on black
+    axes.add_artist(bar)
 
 
 def _enlarged(image: Array, factor: int) -> Array:

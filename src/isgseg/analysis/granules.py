@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from isgseg.formats import Array
-from isgseg.volume import replacing
+from isgseg.io.atomic import replacing
+from isgseg.io.formats import Array
 
 log = logging.getLogger(__name__)
 
@@ -51,11 +51,11 @@ def granule_table(
     if voxel_size is None:
         log.warning("no voxel size: the columns in nm stay empty")
     where = np.nonzero(labels)
-    grey = np.full(1, np.nan, np.float32) if volume is None else volume[where]
+    intensity = np.full(1, np.nan, np.float32) if volume is None else volume[where]
     voxels = pd.DataFrame(
         {"label": labels[where]}
         | {axis: index.astype(np.int32) for axis, index in zip("zyx", where, strict=True)}
-        | {"grey": np.broadcast_to(grey, where[0].shape)}
+        | {"intensity": np.broadcast_to(intensity, where[0].shape)}
     )
     groups = voxels.groupby("label")
     low, high = groups[["z", "y", "x"]].min(), groups[["z", "y", "x"]].max() + 1
@@ -73,7 +73,7 @@ def granule_table(
     table[["z0", "y0", "x0"]] = low
     table[["z1", "y1", "x1"]] = high
     table["slices"] = high["z"] - low["z"]
-    table["mean_intensity"] = groups["grey"].mean()
+    table["mean_intensity"] = groups["intensity"].mean()
     table["touches_border"] = (low == 0).any(axis=1) | (high == list(labels.shape)).any(axis=1)
     table["score"] = _given(score, count.index)
     table["supporting_slices"] = _given(supporting_slices, count.index)

@@ -12,12 +12,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from isgseg.analysis.figures import RGB
-from isgseg.volume import replacing
+from isgseg.io.atomic import replacing
 
 
 def labels_figure(
     objects: pd.DataFrame,
-    pictures: pd.DataFrame,
+    images: pd.DataFrame,
     report: dict[str, Any],
     target: float,
     crowded: RGB,
@@ -28,21 +28,21 @@ def labels_figure(
     Args:
         objects: of all splits; as in `summary`, with `split`, and `chosen`, whether an anchor of
             the recommended network fits.
-        pictures: of `list_pictures`, of all splits.
+        images: of `list_images`, of all splits.
         report: of `isgseg.doctor.doctor`: its `network`, `candidates` and `recommended`.
         target: the coverage that is asked for.
-        crowded: the picture with most objects, (H, W, 3), objects outlined.
-        path: of the picture.
+        crowded: the image with most objects, (H, W, 3), objects outlined.
+        path: of the image.
     """
     figure = Figure(figsize=(15, 9), dpi=120, layout="constrained")
-    sizes, crowding, contrast, fit, choice, picture = figure.subplots(2, 3).flat
+    sizes, crowding, contrast, fit, choice, image = figure.subplots(2, 3).flat
     nm = objects["nm"].median()
     largest = objects["side"].max()
     edges = np.arange(0.5, largest + 1, max(1.0, largest / 30))  # narrower bins show the grid only
     for split, part in objects.groupby("split"):
         sizes.hist(part["side"], bins=edges.tolist(), alpha=0.6, label=f"{split}, {len(part)}")
-        counts = pictures.loc[pictures["split"] == split, "objects"]
-        bins = np.arange(pictures["objects"].max() + 2) - 0.5
+        counts = images.loc[images["split"] == split, "objects"]
+        bins = np.arange(images["objects"].max() + 2) - 0.5
         crowding.hist(counts, bins=bins.tolist(), alpha=0.6, label=f"{split}, {len(counts)}")
         difference = (part["inside"] - part["around"]).dropna()
         contrast.hist(difference, bins=40, alpha=0.6, label=str(split))
@@ -53,7 +53,7 @@ def labels_figure(
         )
         top.set_xlabel("nm")
     title = f"Crowding; model.network.detections is {report['network']['detections']}"
-    _title(crowding, title, "objects in a picture", "pictures")
+    _title(crowding, title, "objects in an image", "images")
     contrast.axvline(0, color="k", lw=1)
     _title(contrast, "Contrast", "mean inside minus mean around, grey levels", "objects")
     for column, label in (("fits", "now"), ("chosen", "recommended")):
@@ -72,9 +72,9 @@ def labels_figure(
     choice.plot(scale, objects["chosen"].mean(), "k*", ms=16, label="recommended")
     choice.axhline(target, color="k", lw=1, ls=":")
     _title(choice, "Networks compared", "scale, network pixels per pixel", "share that fits")
-    picture.imshow(crowded)
-    picture.set_title("Most crowded; magenta: no anchor fits now")
-    picture.set_axis_off()
+    image.imshow(crowded)
+    image.set_title("Most crowded; magenta: no anchor fits now")
+    image.set_axis_off()
     with replacing(path) as scratch:
         figure.savefig(scratch, format="png")
     return path

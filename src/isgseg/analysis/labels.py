@@ -1,4 +1,4 @@
-"""What the labels of a split say, as numbers and as text, and the caps that suit them."""
+"""What the labels of a split say, in numbers and text, and how many detections to allow."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ _PERCENTILES = (5, 25, 50, 75, 95)
 _MARGIN = 1.5  # cells to come may be more crowded
 _PROPOSALS = 4  # for each detection, as several overlap an object
 _ROWS = (  # title, key of `summary`, how it is written
-    ("pictures", "pictures", "{}"),
+    ("images", "images", "{}"),
     ("  without an object", "empty_share", "{:.3f}"),
     ("objects", "objects", "{}"),
-    ("  in a picture, mean", "objects_per_picture", "{:.1f}"),
-    ("  in a picture, most", "most_objects", "{}"),
+    ("  in an image, mean", "objects_per_image", "{:.1f}"),
+    ("  in an image, most", "most_objects", "{}"),
     ("  without a pixel", "vanished", "{}"),
     ("  drawn twice", "drawn_twice", "{}"),
     ("  cover two of the next slice", "merged", "{}"),
@@ -32,24 +32,24 @@ _ROWS = (  # title, key of `summary`, how it is written
 )
 
 
-def summary(objects: pd.DataFrame, pictures: pd.DataFrame, vanished: int) -> dict[str, Any]:
+def summary(objects: pd.DataFrame, images: pd.DataFrame, vanished: int) -> dict[str, Any]:
     """The numbers of one split.
 
     Args:
         objects: of `measure_objects`, with `nm` of a pixel, `merged` (NaN: not known), and `fits`,
             whether an anchor does.
-        pictures: of `list_pictures`.
+        images: of `list_images`.
         vanished: how many further objects have no pixel.
     """
     contrast = objects["inside"] - objects["around"]
     measured = contrast.notna()
     linked = objects["merged"].notna()
     return {
-        "pictures": len(pictures),
-        "empty_share": float((pictures["objects"] == 0).mean()),
+        "images": len(images),
+        "empty_share": float((images["objects"] == 0).mean()),
         "objects": len(objects),
-        "objects_per_picture": float(pictures["objects"].mean()),
-        "most_objects": int(pictures["objects"].max()),
+        "objects_per_image": float(images["objects"].mean()),
+        "most_objects": int(images["objects"].max()),
         "side_px": percentiles(objects["side"]),
         "side_nm": percentiles(objects["side"] * objects["nm"]),
         "diameter_px": percentiles(objects["diameter"]),
@@ -75,27 +75,27 @@ def percentiles(values: pd.Series[float]) -> dict[str, float] | None:
     return dict(zip(map(str, _PERCENTILES), np.percentile(known, _PERCENTILES), strict=True))
 
 
-def recommend_caps(pictures: pd.DataFrame) -> dict[str, int]:
+def recommend_limits(images: pd.DataFrame) -> dict[str, int]:
     """`detections` and `proposals` for a whole slice, from the most crowded one, with a margin.
 
     Prediction sees whole slices: patches of one slice count together where their place is known.
     """
-    slices = pictures.groupby(["volume", "axis", "slice"])["objects"].sum()
-    most = max(pictures["objects"].max(), slices.max() if len(slices) else 0)
+    slices = images.groupby(["volume", "axis", "slice"])["objects"].sum()
+    most = max(images["objects"].max(), slices.max() if len(slices) else 0)
     detections = max(100, 50 * math.ceil(_MARGIN * most / 50))
     return {"proposals": _PROPOSALS * detections, "detections": detections}
 
 
-def recommend_crop(scale: float, largest: float, smallest_picture: int) -> int | None:
+def recommend_crop(scale: float, largest: float, smallest_image: int) -> int | None:
     """Side of training crops, pixels, that fill 512 network pixels; None keeps whole patches.
 
     Args:
-        scale: network pixels per picture pixel.
+        scale: network pixels per image pixel.
         largest: side of the largest object, pixels; a crop is at least four times that.
-        smallest_picture: shortest side of any picture.
+        smallest_image: shortest side of any image.
     """
     crop = 32 * math.ceil(max(512 / scale, 4 * largest) / 32)
-    return crop if crop < smallest_picture else None
+    return crop if crop < smallest_image else None
 
 
 def split_table(splits: dict[str, dict[str, Any]], unlinked: str | None) -> str:

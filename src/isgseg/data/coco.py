@@ -2,89 +2,106 @@
 
 from __future__ import annotations
 
-import json
 import logging
-from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
-from PIL import Image, ImageSequence
 from pycocotools import mask as coco_mask
+from scipy import ndimage as ndi
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from isgseg.data.annotations import Annotations, find_image, key, read_annotations
+from isgseg.data.images import Header, Window, common_window, read_header, read_image
+from isgseg.data.polygons import run_lengths
+from isgseg.errors import InputError
+
 log = logging.getLogger(__name__)
 Target = dict[str, Tensor]
+MAX_MASK_BYTES = 8_000_000_000  # the masks of one image, one byte a pixel and object
 
 
 class CocoInstances(Dataset[tuple[Tensor, Target]]):
-    """Pictures and instance masks of one split.
+    """Images and instance masks of one split.
 
-    Boxes come from the masks, whatever the file says, and objects without a pixel are left out;
-    both are counted and said once, when the dataset is opened. Crowd regions are left out too.
+    Everything that can be is checked when the dataset is opened: every entry, every mask, the
+    header of every image. Boxes come from the masks, whatever the file says, and objects without a
+    pixel are left out; both are counted and said once.
 
-    An item is a picture, (C, H, W) uint8, and torchvision's target: `boxes` (N, 4) float32, xyxy in
+    A mask marked `iscrowd=1` is one object if it is in one piece, because brush masks of common
+    tools are marked so; in several pieces it is a region of many objects, and is left out. Both are
+    counted and said.
+
+    An item is an image, (C, H, W) uint8, and torchvision's target: `boxes` (N, 4) float32, xyxy in
     pixels, half-open and tight; `labels` (N,) int64, from 1; `masks` (N, H, W) uint8; `image_id`.
 
     Args:
-        folder: holds `annotations.json` and the pictures, in `images/` or where `file_name` says.
+        annotations: of `read_annotations`, or the folder that holds `annotations.json` and the
+            images, in `images/` or where `file_name` says.
+        classes: names of the categories that are numbered from 1; None: those of this split. Use
+            `open_splits` for the same numbers in all splits.
+        window: values of 16-bit and float images that become 0 and 255; None: the lowest and the
+            highest of this split.
 
     Attributes:
+        images: the entries of the file.
+        headers: of the images.
+        classes: names of the categories, numbered from 1.
+        objects: of each image, the labels and run lengths of its objects.
         vanished: how many objects have no pixel.
 
     Raises:
-        FileNotFoundError: no `annotations.json`, or a picture is missing.
-        ValueError: the file is not COCO, has no picture, a `file_name` leaves the folder, an
-            annotation names no picture or category, or a segmentation cannot be decoded.
+        InputFileNotFoundError: no `annotations.json`, or an image is missing.
+        InputError: the file is not COCO or has no image; an entry, a segmentation or an image is
+            wrong; the message names it.
     """
 
-    def __init__(self, folder: str | Path) -> None:
-        self.folder = Path(folder)
-        self.path = self.folder / "annotations.json"
-        content = self._read()
-        self.images: list[dict[str, Any]] = content["images"]
-        self.files = [self._find_picture(image["file_name"]) for image in self.images]
-        self.categories = {
-            category["id"]: number
-            for number, category in enumerate(
-                sorted(content["categories"], key=lambda category: category["id"]), start=1
-            )
-        }
-        self.objects = self._collect(content["annotations"])
+    def __init__(
+        self,
+        annotations: Annotations | str | Path,
+        classes: Sequence[str] | None = None,
+        window: Window | None = None,
+    ) -> None:
+        if not isinstance(annotations, Annotations):
+            annotations = read_annotations(annotations)
+        self.path, self.folder = annotations.path, annotations.folder
+        self.images = annotations.images
+        self.classes = list(annotations.used if classes is None else classes)
+        self.files = [
+            find_image(self.folder, image["file_name"], self.path) for image in self.images
+        ]
+        self.headers = self._check_headers()
+        if window is None and self.headers[0].deep != "8-bit":
+            window = common_window(self.files)
+        self.window = window
+        self.vanished = 0
+        self.objects = self._collect(annotations)
 
     def __len__(self) -> int:
         return len(self.images)
 
     def __getitem__(self, index: int) -> tuple[Tensor, Target]:
-        return self.picture(index), self.target(index)
+        return self.image(index), self.target(index)
 
     def require_objects(self) -> None:
-        """Raises ValueError where the split has no object: nothing to learn from, or to score."""
-        if not any(self.objects.values()):
-            raise ValueError(f"{self.path} has no object; a split needs at least one")
-
-    def picture(self, index: int) -> Tensor:
-        """The picture, uint8: (1, H, W) grey, (3, H, W) colour, or (pages, H, W) of a TIFF."""
-        with Image.open(self.files[index]) as image:
-            if getattr(image, "n_frames", 1) > 1:
-                pages = [np.array(page.convert("L")) for page in ImageSequence.Iterator(image)]
-                array = np.stack(pages, axis=-1)
-            else:
-                plain = image if image.mode == "L" else image.convert("RGB")
-                array = np.atleast_3d(np.array(plain))
-        height, width = self.size(index)
-        if array.shape[:2] != (height, width):
-            raise ValueError(
-                f"{self.files[index]} is {array.shape[1]} x {array.shape[0]} pixels, but "
-                f"{self.path} says {width} x {height}"
+        """Raises InputError where the split has no object: nothing to learn from, or to score."""
+        if not any(self.objects):
+            raise InputError(
+                f"{self.path} has no object; a split needs at least one: add annotations, or move "
+                "annotated images into it"
             )
-        return torch.from_numpy(array).permute(2, 0, 1).contiguous()
+
+    def image(self, index: int) -> Tensor:
+        """The image, uint8: (1, H, W) grey, (3, H, W) colour, or (pages, H, W) of a TIFF."""
+        return torch.from_numpy(read_image(self.files[index], self.window))
 
     def target(self, index: int) -> Target:
-        """The truth of one picture."""
-        objects = self.objects[self.images[index]["id"]]
+        """The ground truth of one image."""
+        objects = self.objects[index]
         masks = np.zeros((len(objects), *self.size(index)), dtype=np.uint8)
         for mask, (_, rle) in zip(masks, objects, strict=True):
             mask[:] = coco_mask.decode(rle)
@@ -98,97 +115,113 @@ class CocoInstances(Dataset[tuple[Tensor, Target]]):
         """Height and width, pixels."""
         return int(self.images[index]["height"]), int(self.images[index]["width"])
 
-    def _read(self) -> dict[str, Any]:
-        if not self.path.is_file():
-            raise FileNotFoundError(
-                f"{self.path} does not exist; data.root must hold train/ and val/, each with "
-                "images/ and annotations.json (isgseg-prepare writes such a folder)"
-            )
-        try:
-            content = json.loads(self.path.read_text())
-            lists = [content[key] for key in ("images", "annotations", "categories")]
-        except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"{self.path} is not a COCO instance file: {error!r}") from error
-        if not all(isinstance(entries, list) for entries in lists) or not lists[0]:
-            raise ValueError(f"{self.path} lists no image; an empty split cannot be used")
-        return dict(content)
+    def _check_headers(self) -> list[Header]:
+        """The headers of all images, which must be alike in depth, and of the size said."""
+        headers = [read_header(file) for file in self.files]
+        for index, (file, header) in enumerate(zip(self.files, headers, strict=True)):
+            height, width = self.size(index)
+            if (header.height, header.width) != (height, width):
+                raise InputError(
+                    f"{file} is {header.width} x {header.height} pixels, but {self.path} says "
+                    f"{width} x {height}; correct the entry, or save the image that was annotated"
+                )
+            if header.deep != headers[0].deep:
+                raise InputError(
+                    f"{file} is {header.deep}, but {self.files[0]} is {headers[0].deep}; save all "
+                    "images of a dataset alike"
+                )
+        return headers
 
-    def _find_picture(self, file_name: str) -> Path:
-        inside = self.folder.resolve()
-        for path in (self.folder / "images" / file_name, self.folder / file_name):
-            if not path.resolve().is_relative_to(inside):
-                raise ValueError(
-                    f"{self.path}: file_name '{file_name}' leaves the dataset's folder"
-                )
-            if path.is_file():
-                return path
-        raise FileNotFoundError(
-            f"{self.path}: picture '{file_name}' is not in {self.folder}/images"
-        )
-
-    def _collect(self, annotations: list[dict[str, Any]]) -> dict[int, list[tuple[int, Any]]]:
-        """Run lengths and labels by image, with a count of all that was left out or mended."""
-        sizes = {image["id"]: self.size(i) for i, image in enumerate(self.images)}
-        objects: dict[int, list[tuple[int, Any]]] = defaultdict(list)
-        boxes_off = vanished = crowds = 0
-        for annotation in annotations:
-            where = f"{self.path}: annotation {annotation.get('id')}"
-            if annotation.get("image_id") not in sizes:
-                raise ValueError(
-                    f"{where} names image {annotation.get('image_id')}, not in the file"
-                )
-            if annotation.get("category_id") not in self.categories:
-                raise ValueError(
-                    f"{where} names category {annotation.get('category_id')}, not there"
-                )
-            if annotation.get("iscrowd"):
-                crowds += 1
+    def _collect(self, annotations: Annotations) -> list[list[tuple[int, Any]]]:
+        """Labels and run lengths by image, with a count of all that was left out or mended."""
+        objects: list[list[tuple[int, Any]]] = [[] for _ in self.images]
+        most = [
+            MAX_MASK_BYTES // (height * width) for height, width in map(self.size, range(len(self)))
+        ]
+        labels = {
+            identifier: self.classes.index(name) + 1
+            for identifier, name in annotations.names.items()
+            if name in self.classes
+        }
+        entries = annotations.annotations
+        indices = [annotations.indices[key(entry["image_id"])] for entry in entries]
+        rles = [self._rle(*pair) for pair in zip(entries, indices, strict=True)]
+        boxes_off = brushed = crowds = doubled = 0
+        seen: set[tuple[int, bytes]] = set()
+        for entry, index, rle, box in zip(entries, indices, rles, boxes_of(rles), strict=True):
+            if not box[2:].all():
+                self.vanished += 1
                 continue
-            rle = run_lengths(annotation.get("segmentation"), *sizes[annotation["image_id"]], where)
-            if coco_mask.area(rle) == 0:
-                vanished += 1
+            if (index, rle["counts"]) in seen:
+                doubled += 1
                 continue
-            box = annotation.get("bbox")
-            off = box is not None and np.abs(np.subtract(coco_mask.toBbox(rle), box)).max() > 1
-            boxes_off += bool(off)
-            label = self.categories[annotation["category_id"]]
-            objects[annotation["image_id"]].append((label, rle))
-        self.vanished = vanished
+            seen.add((index, rle["counts"]))
+            if entry.get("iscrowd"):
+                if not in_one_piece(rle):
+                    crowds += 1
+                    continue
+                brushed += 1
+            boxes_off += self._box_is_off(entry, box)
+            objects[index].append((labels[key(entry["category_id"])], rle))
+            if len(objects[index]) > most[index]:
+                raise InputError(
+                    f"{self.files[index]} has so many objects on so many pixels that their masks "
+                    f"take more than {MAX_MASK_BYTES / 1e9:g} GB; cut it into patches"
+                )
         for count, what in (
             (boxes_off, "boxes disagree with their masks by more than a pixel; masks are used"),
-            (vanished, "objects have no pixel when drawn; they are left out"),
-            (crowds, "crowd regions are left out"),
+            (self.vanished, "objects have no pixel when drawn; they are left out"),
+            (doubled, "objects have the very mask of another of their image; they are left out"),
+            (brushed, "masks are marked iscrowd=1 but in one piece; each is taken as an object"),
+            (
+                crowds,
+                "crowd regions (iscrowd=1, in several pieces) are left out; set iscrowd=0 where "
+                "one is an object",
+            ),
         ):
             if count:
-                log.warning("%s: %d of %d %s", self.path, count, len(annotations), what)
+                log.warning("%s: %d of %d %s", self.path, count, len(entries), what)
         return objects
 
+    def _rle(self, entry: dict[str, Any], index: int) -> Any:
+        """The mask of an annotation as run lengths."""
+        where = f"{self.path}: annotation {entry['id']}"
+        if entry.get("segmentation") is None:
+            raise InputError(
+                f"{where} has no mask (segmentation), perhaps a box only; isgseg learns outlines: "
+                "export polygons or masks"
+            )
+        return run_lengths(entry["segmentation"], *self.size(index), where)
 
-def middle(picture: Tensor) -> Tensor:
+    def _box_is_off(self, entry: dict[str, Any], drawn: Any) -> bool:
+        """Whether the box that the file says is not its mask's; False where it says none."""
+        box = entry.get("bbox")
+        if not box:
+            return False
+        if not isinstance(box, list) or len(box) != 4 or not set(map(type, box)) <= {int, float}:
+            raise InputError(
+                f"{self.path}: annotation {entry['id']}: bbox is no list of four numbers "
+                "[x, y, width, height]"
+            )
+        # As whole numbers, which a mask's box has, they can be compared with any number.
+        sides = map(int, drawn)
+        return not all(abs(side - said) <= 1 for side, said in zip(sides, box, strict=True))
+
+
+def boxes_of(rles: Sequence[Any]) -> npt.NDArray[np.float64]:
+    """Boxes of masks, (N, 4): x, y, width and height, pixels; 0 of masks without a pixel."""
+    parts = [coco_mask.toBbox(rles[start : start + 1000]) for start in range(0, len(rles), 1000)]
+    return np.concatenate([np.zeros((0, 4)), *parts])
+
+
+def in_one_piece(rle: Any) -> bool:
+    """Whether the pixels of a mask are connected, corners included."""
+    return int(ndi.label(coco_mask.decode(rle), np.ones((3, 3)))[1]) == 1
+
+
+def middle(image: Tensor) -> Tensor:
     """(C, H, W) to the (H, W) in which the objects are: of slices the middle, of colours green."""
-    return picture[len(picture) // 2]
-
-
-def run_lengths(segmentation: Any, height: int, width: int, where: str) -> Any:
-    """COCO's compressed run lengths of polygons or RLE.
-
-    Raises:
-        ValueError: it is neither, or its size is not the picture's.
-    """
-    try:
-        if isinstance(segmentation, list) and not segmentation:
-            segmentation = {"size": [height, width], "counts": [height * width]}
-        rle = segmentation
-        if isinstance(segmentation, list):
-            rle = coco_mask.merge(coco_mask.frPyObjects(segmentation, height, width))
-        elif isinstance(segmentation["counts"], list):
-            rle = coco_mask.frPyObjects(segmentation, height, width)
-        size = [int(side) for side in rle["size"]]
-    except (TypeError, KeyError, ValueError, IndexError, AttributeError) as error:
-        raise ValueError(f"{where}: segmentation is neither polygons nor RLE: {error}") from error
-    if size != [height, width]:
-        raise ValueError(f"{where}: its RLE is of {size}, its picture {[height, width]} (h, w)")
-    return rle
+    return image[len(image) // 2]
 
 
 def make_target(masks: Tensor, labels: Tensor, image_id: int) -> Target:
@@ -197,7 +230,7 @@ def make_target(masks: Tensor, labels: Tensor, image_id: int) -> Target:
     Args:
         masks: (N, H, W) uint8.
         labels: (N,) int64.
-        image_id: the picture's index.
+        image_id: the image's index.
     """
     rows, columns = (masks.amax(axis).int() for axis in (2, 1))  # torchvision's boxes take a loop
     keep = rows.any(1)

@@ -4,32 +4,44 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import lightning
 import torch
-from omegaconf import OmegaConf
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 from torchvision.transforms.v2 import functional as F
 
 from isgseg.data.coco import CocoInstances, Target
+from isgseg.data.images import Window
+from isgseg.data.metadata import read_metadata
+from isgseg.data.normalization import Normalization
+from isgseg.data.settings import LoaderSettings
+from isgseg.data.splits import open_splits
 from isgseg.data.transforms import Augment
+from isgseg.errors import InputError, check
 
 log = logging.getLogger(__name__)
 Batch = tuple[list[Tensor], list[Target]]
 
 
 class CocoDataModule(lightning.LightningDataModule):
-    """Serves `train/` and `val/` of a dataset folder as lists of pictures and of targets.
+    """Serves `train/` and `val/` of a dataset folder as lists of images and of targets.
 
     Args:
         root: the folder that holds `train/`, `val/` and, if isgseg-prepare made it, `dataset.yaml`.
-        batch_size: pictures a step.
+        batch_size: images a step.
         num_workers: processes that load and augment; 0 loads in the main process.
         augment: keywords of `Augment`, for training only; the data says whether there is context.
         seed: decides order and augmentation of every epoch.
+
+    Attributes:
+        dataset: what `dataset.yaml` says.
+
+    Raises:
+        InputError: a number is out of range, or `dataset.yaml` is wrong.
     """
 
     def __init__(
@@ -42,32 +54,58 @@ class CocoDataModule(lightning.LightningDataModule):
     ) -> None:
         super().__init__()
         self.root = Path(root)
+        numbers = {"batch_size": batch_size, "num_workers": num_workers, "seed": seed}
+        check(LoaderSettings, numbers, "data")
         self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
-        self.augment = Augment(**(augment or {}), context=self.facts()["context"] > 0)
+        if not isinstance(augment or {}, dict):
+            raise InputError(f"data.augment={augment}: must be a mapping, such as noise: 0.02")
+        self.dataset = read_metadata(self.root)
+        self.augment = Augment(**(augment or {}), z_context=self.dataset.z_context > 0)
         self.train_set: CocoInstances | None = None
         self.val_set: CocoInstances | None = None
 
     def setup(self, stage: str) -> None:
         """Opens both splits; only `val/` where nothing is trained.
 
-        Raises:
-            ValueError: there is nothing to train on, or nothing to evaluate.
-        """
-        if stage == "fit" and self.train_set is None:
-            self.train_set = CocoInstances(self.root / "train")
-            self.train_set.require_objects()
-            if len(self.train_set) < self.batch_size:
-                raise ValueError(
-                    f"{self.root}/train has {len(self.train_set)} patches, fewer than "
-                    f"data.batch_size={self.batch_size}"
-                )
-        if self.val_set is None:
-            self.val_set = CocoInstances(self.root / "val")
-            self.val_set.require_objects()
+        Every entry and the header of every image is checked here, before the first step.
 
-    def facts(self) -> dict[str, Any]:
-        """What prediction must know of the data; see `dataset_facts`."""
-        return dataset_facts(self.root)
+        Raises:
+            InputError: a bad file, nothing to train on, or nothing to evaluate.
+        """
+        if self.val_set is not None and (stage != "fit" or self.train_set is not None):
+            return
+        splits = open_splits(self.root, ("train", "val") if stage == "fit" else ("val",))
+        for split in splits.values():
+            split.require_objects()
+        self.train_set, self.val_set = splits.get("train"), splits["val"]
+        if self.train_set is not None and len(self.train_set) < self.batch_size:
+            raise InputError(
+                f"{self.root}/train has {len(self.train_set)} patches, fewer than "
+                f"data.batch_size={self.batch_size}; give a smaller data.batch_size"
+            )
+
+    @property
+    def classes(self) -> list[str]:
+        """Names of the categories, numbered from 1; after `setup`.
+
+        All of them become granules in prediction.
+        """
+        assert self.val_set is not None
+        return self.val_set.classes
+
+    def metadata(self) -> dict[str, Any]:
+        """What prediction must know of the data; see `dataset_metadata`.
+
+        After `setup`, also `classes`, and of 16-bit and float images their window as
+        `normalization`.
+        """
+        known = self.dataset.for_checkpoint()
+        if self.val_set is not None:
+            known["classes"] = self.classes
+            if known["normalization"] is None and self.val_set.window is not None:
+                low, high = self.val_set.window
+                known["normalization"] = asdict(Normalization("window", low, high))
+        return known
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Augmented batches in an order that seed and epoch decide."""
@@ -86,31 +124,38 @@ class CocoDataModule(lightning.LightningDataModule):
         return _loader(Plain(self.val_set), self.batch_size, self.num_workers)
 
 
-def dataset_facts(root: str | Path) -> dict[str, Any]:
+def dataset_metadata(root: str | Path) -> dict[str, Any]:
     """What prediction must know of a dataset, from its `dataset.yaml`: plain values.
 
     Returns:
         `normalization` (None for other COCO folders), `voxel_size` (nm, (z, y, x), or None) and
-        `context`.
+        `z_context`.
     """
-    path = Path(root) / "dataset.yaml"
-    content: Any = OmegaConf.to_object(OmegaConf.load(path)) if path.is_file() else {}
-    return {
-        "normalization": content.get("normalization"),
-        "voxel_size": content.get("voxel_size"),
-        "context": content.get("context", 0),
-    }
+    return read_metadata(root).for_checkpoint()
 
 
 def evaluation_loader(
-    root: str | Path, split: str, batch_size: int, num_workers: int
+    root: str | Path,
+    split: str,
+    batch_size: int,
+    num_workers: int,
+    window: Window | None = None,
 ) -> DataLoader[Any]:
     """Every patch of a split, unchanged, in order.
 
+    Args:
+        root: of the dataset.
+        split: train or val.
+        batch_size: images a step.
+        num_workers: processes that load; 0 loads in the main process.
+        window: values of 16-bit and float images that become 0 and 255, as the network has learnt
+            them; None: those of the dataset, see `open_splits`.
+
     Raises:
-        ValueError: the split has no object to score against.
+        InputError: a bad file, or the split has no object to score against.
     """
-    dataset = CocoInstances(Path(root) / split)
+    check(LoaderSettings, {"batch_size": batch_size, "num_workers": num_workers}, "data")
+    dataset = open_splits(root, (split,), window)[split]
     dataset.require_objects()
     return _loader(Plain(dataset), batch_size, num_workers)
 
@@ -153,7 +198,7 @@ class SeededSampler(Sampler[tuple[int, int]]):
 
 
 class Augmented(Dataset[tuple[Tensor, Target]]):
-    """Training items: a (C, H, W) float32 picture in [0, 1], augmented by the seed, and target."""
+    """Training items: a (C, H, W) float32 image in [0, 1], augmented by the seed, and target."""
 
     def __init__(self, dataset: CocoInstances, augment: Augment) -> None:
         self.dataset, self.augment = dataset, augment
@@ -164,7 +209,7 @@ class Augmented(Dataset[tuple[Tensor, Target]]):
 
 
 class Plain(Dataset[tuple[Tensor, Target]]):
-    """Validation items: a (C, H, W) float32 picture in [0, 1] and its target."""
+    """Validation items: a (C, H, W) float32 image in [0, 1] and its target."""
 
     def __init__(self, dataset: CocoInstances) -> None:
         self.dataset = dataset
@@ -173,11 +218,11 @@ class Plain(Dataset[tuple[Tensor, Target]]):
         return len(self.dataset)
 
     def __getitem__(self, index: int) -> tuple[Tensor, Target]:
-        picture, target = self.dataset[index]
-        return F.to_dtype(picture, torch.float32, scale=True), target
+        image, target = self.dataset[index]
+        return F.to_dtype(image, torch.float32, scale=True), target
 
 
 def collate(items: list[tuple[Tensor, Target]]) -> Batch:
-    """Items to lists: pictures and targets differ in size."""
-    pictures, targets = zip(*items, strict=True)
-    return list(pictures), list(targets)
+    """Items to lists: images and targets differ in size."""
+    images, targets = zip(*items, strict=True)
+    return list(images), list(targets)

@@ -11,26 +11,14 @@ from typing import Any
 
 import numpy as np
 
+from isgseg.data.normalization import Normalization
 from isgseg.data.patches import PatchSettings, Split, cut_volume
-from isgseg.normalization import Normalization
-from isgseg.volume import Volume, read_labels, read_volume, stem
+from isgseg.errors import InputError
+from isgseg.io.formats import VoxelSize
+from isgseg.io.pairing import load_pair
+from isgseg.io.volumes import stem
 
 log = logging.getLogger(__name__)
-
-
-def load_pair(image: Path, labels: Path) -> tuple[Volume, Volume]:
-    """Reads a volume and its labels.
-
-    Raises:
-        ValueError: their shapes differ.
-    """
-    volume, truth = read_volume(image), read_labels(labels)
-    if volume.data.shape != truth.data.shape:
-        raise ValueError(
-            f"{labels} has shape {truth.data.shape}, but its volume {image} has "
-            f"{volume.data.shape}; both must be the same (z, y, x)"
-        )
-    return volume, truth
 
 
 def write_dataset(
@@ -39,6 +27,7 @@ def write_dataset(
     output: Path,
     settings: PatchSettings,
     normalization: Normalization,
+    voxel_size: VoxelSize | None = None,
 ) -> dict[str, Any]:
     """Writes `train/`, `val/` and `dataset.yaml`'s content.
 
@@ -48,13 +37,14 @@ def write_dataset(
         output: an existing folder.
         settings: how to cut.
         normalization: voxels to grey.
+        voxel_size: nm, (z, y, x), in place of what the files say; None: as they say.
 
     Returns:
         What `dataset.yaml` says: voxel size (nm), normalization, patches, volumes with their
         SHA-256 and split, and size statistics of the objects.
 
     Raises:
-        ValueError: a volume in both splits, an empty split, voxel sizes or shapes that differ.
+        InputError: a volume in both splits, an empty split, voxel sizes or shapes that differ.
     """
     splits = {name: Split(output / name) for name in ("train", "val")}
     for split in splits.values():
@@ -62,51 +52,71 @@ def write_dataset(
     sources = describe_sources(pairs, val)
     sizes: list[tuple[float, ...]] = []
     for (image, label_file), source in zip(pairs, sources, strict=True):
-        volume, truth = load_pair(image, label_file)
-        grey = normalization.fit(volume.data, str(image))
+        volume, ground_truth = load_pair(image, label_file, voxel_size)
+        if np.array_equal(volume.data, ground_truth.data):
+            raise InputError(
+                f"{image} and its labels {label_file} hold the same voxels; one of them is a copy "
+                "of the other: give the tomogram and its labels"
+            )
+        normalizer = normalization.fit(volume.data, str(image))
         log.info("Cutting %s %s into %s", image.name, volume.data.shape, source["split"])
         split = splits[source["split"]]
         cut_volume(
             split,
             stem(image),
             volume.data,
-            truth.data,
-            grey,
+            ground_truth.data,
+            normalizer,
             settings,
             all_empty=source["split"] == "val",
         )
-        source |= {"shape": list(volume.data.shape), "grey": asdict(grey)}
+        source |= {"shape": list(volume.data.shape), "normalizer": asdict(normalizer)}
         if volume.voxel_size is not None:
             sizes.append(tuple(round(side, 3) for side in volume.voxel_size))
-    voxel_size = common_voxel_size(sizes)
+    common_size = common_voxel_size(sizes)
     for name, split in splits.items():
-        if not split.annotations:
-            raise ValueError(
-                f"the {name} split has no object: its label volumes are all background"
-            )
-        split.save()
-        if split.too_small:
-            log.warning(
-                "%s: left out %d sections of fewer than patches.min_pixels=%d pixels",
-                name,
-                split.too_small,
-                settings.min_pixels,
-            )
-        if split.empty_left_out:
-            log.info(
-                "%s: left out %d patches without objects, so that patches.empty_share=%g",
-                name,
-                split.empty_left_out,
-                settings.empty_share,
-            )
+        finish(split, name, settings)
     return {
-        "voxel_size": voxel_size,
-        "context": settings.context,
+        "voxel_size": common_size,
+        "z_context": settings.z_context,
         "normalization": asdict(normalization),
         "patches": {**asdict(settings), "axes": list(settings.axes)},
         "volumes": sources,
         "objects": {name: statistics(split) for name, split in splits.items()},
     }
+
+
+def finish(split: Split, name: str, settings: PatchSettings) -> None:
+    """Saves a split, and says what was left out of it.
+
+    Raises:
+        InputError: it has no object.
+    """
+    if not split.annotations:
+        reason = (
+            f"all {split.too_small} masks have fewer than "
+            f"patches.min_pixels={settings.min_pixels} pixels; give less"
+            if split.too_small
+            else "its label volumes are all background where patches are taken; change which "
+            "volumes val= names, take every slice with patches.slice_step=1, or larger patches "
+            f"than patches.size={settings.size}"
+        )
+        raise InputError(f"the {name} split has no object: {reason}")
+    split.save()
+    if split.too_small:
+        log.warning(
+            "%s: left out %d masks of fewer than patches.min_pixels=%d pixels",
+            name,
+            split.too_small,
+            settings.min_pixels,
+        )
+    if split.empty_left_out:
+        log.info(
+            "%s: left out %d patches without objects, so that patches.empty_share=%g",
+            name,
+            split.empty_left_out,
+            settings.empty_share,
+        )
 
 
 def describe_sources(
@@ -115,25 +125,26 @@ def describe_sources(
     """Which split each volume is in, with its SHA-256.
 
     Raises:
-        ValueError: a split stays empty, a stem of `val` names no volume, or two volumes share a
+        InputError: a split stays empty, a stem of `val` names no volume, or two volumes share a
             name or a content.
     """
     stems = [stem(image) for image, _ in pairs]
     missing = sorted(set(val) - set(stems))
     if missing:
-        raise ValueError(f"val={missing} names no volume; the volumes are {stems}")
+        raise InputError(f"val={missing} names no volume; the volumes are {stems}")
     if not val or set(val) == set(stems):
-        raise ValueError(
+        raise InputError(
             f"val={list(val)} leaves the {'train' if val else 'val'} split empty; name some, not "
             f"all, of {stems}"
         )
     sources: list[dict[str, Any]] = []
     for name, (image, labels) in zip(stems, pairs, strict=True):
-        digest = hashlib.sha256(image.read_bytes()).hexdigest()
+        with image.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
         split = "val" if name in val else "train"
         for other in sources:
             if other["sha256"] == digest or other["name"] == name:
-                raise ValueError(
+                raise InputError(
                     f"{image} and {other['file']} are the same volume (split {split} and "
                     f"{other['split']}); name each volume once"
                 )
@@ -153,13 +164,13 @@ def common_voxel_size(sizes: Sequence[tuple[float, ...]]) -> list[float] | None:
     """The median voxel size of the volumes, nm, or None where no file says it.
 
     Raises:
-        ValueError: they differ by more than half: the network sees granules at one scale.
+        InputError: they differ by more than half: the network sees granules at one scale.
     """
     if not sizes:
         return None
     ratio = float((np.max(sizes, axis=0) / np.min(sizes, axis=0)).max())
     if ratio > 1.5:
-        raise ValueError(
+        raise InputError(
             f"voxel sizes differ by a factor of {ratio:.2f}: {sorted(set(sizes))} nm (z, y, x); "
             "resample the volumes to one size first"
         )

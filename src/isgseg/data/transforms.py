@@ -12,69 +12,74 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
 from isgseg.data.coco import Target, make_target
+from isgseg.data.settings import AugmentSettings
+from isgseg.errors import check
 
 
 class Augment:
-    """Augments a picture and its target, with randomness that the seed alone decides.
+    """Augments an image and its target, with randomness that the seed alone decides.
 
-    A resumed run and one with other workers see the same pictures: nothing depends on what was
+    A resumed run and one with other workers see the same images: nothing depends on what was
     drawn before.
 
     Args:
-        crop: side of the square that is cut out, pixels; null keeps the whole picture.
+        crop: side of the square that is cut out, pixels; null keeps the whole image.
         crop_on_object: share of crops that hold an object chosen at random.
-        drop_context: share of pictures whose channels, the slices around, all become the slice
+        drop_z_context: share of images whose channels, the slices around, all become the slice
             itself, so that a network that learns from several slices can do with one.
         flip: flip along x and along y, each half of the time, and turn by quarters; the slices
             around too.
-        scale: range of the factor by which pictures are enlarged; [1, 1] is off.
+        scale: range of the factor by which images are enlarged; [1, 1] is off.
         intensity: range of the factor on grey values; [1, 1] is off.
         noise: highest standard deviation of added noise, in [0, 1] of the grey range.
         blur: highest sigma of a Gaussian blur, pixels, used half of the time.
-        context: channels are neighbouring slices, in order; else they are colours.
+        z_context: channels are neighbouring slices, in order; else they are colours.
+
+    Raises:
+        InputError: a value is out of range.
     """
 
     def __init__(
         self,
         crop: int | None = None,
         crop_on_object: float = 0.0,
-        drop_context: float = 0.0,
+        drop_z_context: float = 0.0,
         flip: bool = True,
         scale: Sequence[float] = (1.0, 1.0),
         intensity: Sequence[float] = (1.0, 1.0),
         noise: float = 0.0,
         blur: float = 0.0,
-        context: bool = False,
+        z_context: bool = False,
     ) -> None:
-        for name, (low, high) in (("scale", scale), ("intensity", intensity)):
-            if not 0 < low <= high:
-                raise ValueError(
-                    f"data.augment.{name} is [{low}, {high}]; it must be 0 < low <= high"
-                )
+        settings = {
+            **{"crop": crop, "crop_on_object": crop_on_object, "drop_z_context": drop_z_context},
+            **{"flip": flip, "scale": scale, "intensity": intensity, "noise": noise, "blur": blur},
+        }
+        check(AugmentSettings, settings, "data.augment")
         steps: list[nn.Module] = []
         if tuple(scale) != (1.0, 1.0):
             steps.append(RandomScale(*scale))
         if crop:
             steps.append(RandomCropOnObject(crop, crop_on_object))
-        if context and drop_context:
-            steps.append(v2.RandomApply([RepeatSlice()], p=drop_context))
-        if context and flip:
+        if z_context and drop_z_context:
+            steps.append(v2.RandomApply([RepeatSlice()], p=drop_z_context))
+        if z_context and flip:
             steps.append(v2.RandomApply([ReverseSlices()], p=0.5))
         if flip:
             steps += [v2.RandomHorizontalFlip(), v2.RandomVerticalFlip(), RandomQuarterTurn()]
         steps.append(v2.ToDtype({tv_tensors.Image: torch.float32, "others": None}, scale=True))
         if blur:
-            steps.append(v2.RandomApply([v2.GaussianBlur(5, (0.1, blur))], p=0.5))
+            steps.append(v2.RandomApply([v2.GaussianBlur(5, (min(0.1, blur), blur))], p=0.5))
         if tuple(intensity) != (1.0, 1.0):
             steps.append(RandomIntensity(*intensity))
         if noise:
             steps.append(RandomNoise(noise))
         self.steps = v2.Compose(steps)
 
-    def __call__(self, picture: Tensor, target: Target, seed: int) -> tuple[Tensor, Target]:
-        """Args: picture (C, H, W) uint8. Returns float32 in [0, 1] and the new target."""
+    def __call__(self, image: Tensor, target: Target, seed: int) -> tuple[Tensor, Target]:
+        """Args: image (C, H, W) uint8. Returns float32 in [0, 1] and the new target."""
         sample = {
-            "image": tv_tensors.Image(picture),
+            "image": tv_tensors.Image(image),
             "masks": tv_tensors.Mask(target["masks"]),
         }
         with torch.random.fork_rng(devices=[]):
@@ -110,7 +115,7 @@ class RandomScale(v2.Transform):
 class RandomCropOnObject(v2.Transform):
     """Cuts a square of a fixed size, now and then one that holds a random object.
 
-    A picture smaller than the square is kept whole along that side.
+    An image smaller than the square is kept whole along that side.
     """
 
     def __init__(self, size: int, on_object: float) -> None:

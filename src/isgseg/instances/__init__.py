@@ -1,1 +1,1 @@
-"""From detections to instances: label slices, 3D instances, and scores against truth."""
+"""From detections to instances: label slices, 3D instances, and scores against ground truth."""

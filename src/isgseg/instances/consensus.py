@@ -1,4 +1,4 @@
-"""Instances that several labellings of one volume agree on, such as those along z, y and x.
+"""Instances that several segmentations of one volume agree on, such as those along z, y and x.
 
 As empanada merges the stacks of three planes (Conrad and Narayan 2023): instances of different
 stacks that overlap well are clustered, clusters that few stacks support are dropped, and a voxel
@@ -14,15 +14,15 @@ from itertools import combinations
 import numpy as np
 from scipy import ndimage as ndi
 
-from isgseg.instances.matching import Overlaps
-from isgseg.instances.sections import Ints, Labels
-from isgseg.volume import label_dtype
+from isgseg.instances.components import Ints, Labels
+from isgseg.instances.overlaps import Overlaps
+from isgseg.io.volumes import label_dtype
 
 
 def merge_instances(
     stacks: Sequence[Labels], *, min_votes: int = 2, min_iou: float = 0.2, min_voxels: float = 0
 ) -> tuple[Labels, Ints]:
-    """Merges labellings by agreement.
+    """Merges segmentations by agreement.
 
     Args:
         stacks: (z, y, x) non-negative integers each, 0 background.
@@ -46,7 +46,7 @@ def merge_instances(
         raise ValueError(f"min_votes must be 2 to {len(stacks)}, the stacks, not {min_votes}")
     members = find_clusters(stacks, min_iou)
     members = members[(members > 0).sum(1) >= min_votes]
-    labels, kept = keep_bodies(vote(stacks, members, min_votes), min_voxels)
+    labels, kept = keep_largest_components(vote(stacks, members, min_votes), min_voxels)
     return labels.astype(label_dtype(len(kept)), copy=False), members[kept - 1]
 
 
@@ -88,8 +88,8 @@ def vote(stacks: Sequence[Labels], members: Ints, min_votes: int) -> Labels:
     return labels
 
 
-def keep_bodies(labels: Labels, min_voxels: float) -> tuple[Labels, Ints]:
-    """Keeps the largest connected body of each instance, in place, and numbers them from 1.
+def keep_largest_components(labels: Labels, min_voxels: float) -> tuple[Labels, Ints]:
+    """Keeps the largest connected component of each instance, in place, and numbers them from 1.
 
     Returns:
         ``labels``, and (N,) the numbers that the instances had.
@@ -99,10 +99,10 @@ def keep_bodies(labels: Labels, min_voxels: float) -> tuple[Labels, Ints]:
         if box is None:
             continue
         window = labels[box]
-        bodies, _ = ndi.label(window == number, np.ones((3, 3, 3)))
-        sizes = np.bincount(bodies.ravel())[1:]
-        window[bodies > 0] = 0
+        components, _ = ndi.label(window == number, np.ones((3, 3, 3)))
+        sizes = np.bincount(components.ravel())[1:]
+        window[components > 0] = 0
         if sizes.max() >= min_voxels:
             kept.append(number)
-            window[bodies == 1 + int(sizes.argmax())] = len(kept)
+            window[components == 1 + int(sizes.argmax())] = len(kept)
     return labels, np.array(kept, np.int64)

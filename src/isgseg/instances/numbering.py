@@ -1,4 +1,4 @@
-"""What linking decided, and how it is written into the slices, missed sections filled."""
+"""What linking decided, and how it is written into the slices, missed masks filled."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
-from scipy.ndimage import distance_transform_edt, find_objects
 
-from isgseg.instances.sections import Bools, Floats, Ints, Labels, find_pieces
+from isgseg.instances.components import Bools, Floats, Ints, Labels, find_components
+from isgseg.instances.interpolation import fill_gap
 
 
 @dataclass(frozen=True)
@@ -18,9 +18,9 @@ class Instances:
     """What is known of each instance but its voxels; row ``i`` is number ``i + 1``.
 
     Attributes:
-        score: (N,) mean score of its sections, 1 where none were given.
+        score: (N,) mean score of its masks, 1 where none were given.
         best: (N,) the highest of them.
-        sections: (N,) how many slices support it, bridged ones not counted.
+        masks: (N,) in how many slices it was detected, bridged ones not counted.
         first: (N,) the first slice it is in.
         last: (N,) the last slice it is in.
         diameter: (N,) of the ball of the same volume, nm (voxels where no voxel size was given).
@@ -28,7 +28,7 @@ class Instances:
 
     score: Floats
     best: Floats
-    sections: Ints
+    masks: Ints
     first: Ints
     last: Ints
     diameter: Floats
@@ -47,11 +47,11 @@ class Linking:
 
     Attributes:
         instances: what is known of each instance.
-        numbers: per slice (pieces + 1,): the instance of each connected piece of a section, 0 for
-            the background and for what was dropped.
-        bridges: (M, 4) slice and piece before, slice and piece after a missing section.
+        numbers: per slice (components + 1,): the instance of each connected component of a mask, 0
+            for the background and for what was dropped.
+        bridges: (M, 4) slice and component before, slice and component after a missing mask.
         dropped: how many instances were too small, in too few slices, or of too low a score.
-        specks: how many pieces were dropped because they touch nothing else of their instance.
+        specks: how many components were dropped because they touch nothing else of their instance.
     """
 
     instances: Instances
@@ -88,11 +88,11 @@ class Linking:
             out = labels if fits else np.empty(labels.shape, self.dtype)
         elif np.iinfo(out.dtype).max < count:
             raise ValueError(f"{count} instances do not fit into {out.dtype}")
-        reach = int((self.bridges[:, 2] - self.bridges[:, 0]).max(initial=1)) + 1
-        window: deque[Ints] = deque(maxlen=reach)
+        span = int((self.bridges[:, 2] - self.bridges[:, 0]).max(initial=1)) + 1
+        window: deque[Ints] = deque(maxlen=span)
         ends = np.searchsorted(self.bridges[:, 2], np.arange(len(labels) + 1))
         for z, numbers in enumerate(self.numbers):
-            window.append(find_pieces(labels[z]))
+            window.append(find_components(labels[z]))
             if window[-1].max(initial=0) != len(numbers) - 1:
                 raise ValueError(f"slice {z} of labels is not the slice that was linked")
             out[z] = numbers[window[-1]]
@@ -100,40 +100,3 @@ class Linking:
                 between = [window[i - z - 1] for i in range(start, z + 1)]
                 fill_gap(out[start + 1 : z], between, before, after, int(numbers[after]))
         return out
-
-
-def fill_gap(out: Labels, window: Sequence[Ints], before: int, after: int, number: int) -> None:
-    """Write ``number`` into the slices between two sections: shape-based interpolation.
-
-    The shape is where the average of their signed distances is positive (Raya and Udupa 1990);
-    where both overlap it always is, so the fill joins them. Only background is written, and only
-    where nothing but these two is above and below, so that fills do not compete.
-
-    Args:
-        out: (gap, y, x), the slices between.
-        window: gap + 2 slices (y, x) of pieces, from that of ``before`` to that of ``after``.
-        before: the piece in the first of them.
-        after: the piece in the last of them.
-        number: what to write.
-    """
-    boxes = [find_objects(w, n)[n - 1] for w, n in ((window[0], before), (window[-1], after))]
-    y, x = (
-        slice(min(p.start for p in pair), max(p.stop for p in pair))
-        for pair in zip(*boxes, strict=True)
-    )
-    ends = [(window[0][y, x], before), (window[-1][y, x], after)]
-    free = np.logical_and.reduce(
-        [(w == 0) | (w == n) for w, n in ends] + [w[y, x] == 0 for w in window[1:-1]]
-    )
-    below, above = (_signed_distance(w == n) for w, n in ends)
-    for i, plane in enumerate(out, start=1):
-        share = i / (len(window) - 1)
-        part = plane[y, x]
-        part[free & ((1 - share) * below + share * above > 0) & (part == 0)] = number
-
-
-def _signed_distance(mask: Bools) -> Floats:
-    """(y, x) pixels to the border of the mask, positive inside; outside the array is background."""
-    padded = np.pad(mask, 1)
-    distance = distance_transform_edt(padded) - distance_transform_edt(~padded)
-    return np.asarray(distance[1:-1, 1:-1], np.float64)

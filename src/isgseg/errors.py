@@ -1,0 +1,106 @@
+"""Errors that a user can mend, and one check of plain values against a pydantic model.
+
+Nothing here imports torch, and pydantic only when something is checked.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeVar
+
+Model = TypeVar("Model")
+
+LONGEST_VALUE = 60  # characters of a value that a message shows
+
+
+class InputError(ValueError):
+    """Something that the user gave cannot be used: a file, a key, a value.
+
+    The message names the file, entry or key, says what is wrong with it, and what would be right.
+    Commands show the message alone. Every other exception is a fault of isgseg, and keeps its
+    traceback.
+
+    It can be pickled. A DataLoader's worker sends only text, with a traceback in it; the message
+    is taken out of that text, so that it reads the same with and without workers.
+    """
+
+    def __init__(self, message: str = "") -> None:
+        # Half a character, as JSON may hold, could not be written to a log.
+        text = str(message).encode("utf-8", "backslashreplace").decode("utf-8")
+        super().__init__(_without_worker(text))
+
+
+class InputFileNotFoundError(InputError, FileNotFoundError):
+    """A file that the user named is not there."""
+
+
+class InputFileExistsError(InputError, FileExistsError):
+    """A file is in the way, and isgseg may not replace it."""
+
+
+class InputPermissionError(InputError, PermissionError):
+    """A file or folder cannot be read or written."""
+
+
+def check(model: type[Model], values: Mapping[str, Any], where: str) -> Model:
+    """The values as a model, or one error that names everything that is wrong with them.
+
+    Args:
+        model: a pydantic model or dataclass.
+        values: plain values, as read from YAML, JSON or a checkpoint.
+        where: the file or command that they come from; may be empty.
+
+    Raises:
+        InputError: for each fault its key, the value and what would be right; for unknown keys
+            the nearest known one.
+    """
+    from pydantic import ValidationError
+
+    from isgseg.schema.messages import adapter_of, faults, json_schema
+
+    adapter = adapter_of(model)  # type: ignore[arg-type]
+    try:
+        return adapter.validate_python(values)  # type: ignore[no-any-return]
+    except ValidationError as error:
+        said = "; ".join(faults(error, values, json_schema(model)))  # type: ignore[arg-type]
+    raise InputError(f"{where}: {said}" if where else said)
+
+
+def input_error(error: BaseException | None) -> InputError | None:
+    """The `InputError` that an exception is, or that Hydra has wrapped into it."""
+    while error is not None and not isinstance(error, InputError):
+        error = error.__cause__
+    return error
+
+
+def shown(value: Any) -> str:
+    """A value as YAML and the command line write it, cut where it is long."""
+    words = {"None": "null", "True": "true", "False": "false"}
+    text = value if isinstance(value, str) and value.strip() else repr(value)
+    text = re.sub(r"\b(None|True|False)\b", lambda found: words[found[0]], " ".join(text.split()))
+    return text if len(text) <= LONGEST_VALUE else text[: LONGEST_VALUE - 4] + " ..."
+
+
+def one_of(choices: Iterable[object]) -> str:
+    """`a, b or c`."""
+    *first, last = map(shown, choices)
+    return f"{', '.join(first)} or {last}" if first else last
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """A hint that names the known word nearest to an unknown one, or all where none is near."""
+    words = sorted(known)
+    close = difflib.get_close_matches(name, words, n=1, cutoff=0.5)
+    if close:
+        return f"did you mean {close[0]}?"
+    return f"known: {', '.join(words)}" if words else "nothing is known here"
+
+
+def _without_worker(message: str) -> str:
+    """The message of an error that torch's DataLoader re-raises from a worker as text."""
+    if not message.startswith("Caught ") or "Original Traceback" not in message:
+        return message
+    found = re.split(r"^(?:isgseg\.errors\.)?Input\w*Error: ", message, flags=re.MULTILINE)
+    return found[-1].strip() if len(found) > 1 else message

@@ -1,0 +1,1 @@
+"""Scores: COCO's, instances of whole volumes, operating thresholds, and outcomes."""

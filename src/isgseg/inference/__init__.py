@@ -1,0 +1,1 @@
+"""From a volume and a checkpoint to numbered granules."""

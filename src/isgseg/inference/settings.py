@@ -1,0 +1,64 @@
+"""How detections become granules, in numbers. Torch is not imported here."""
+
+from __future__ import annotations
+
+from typing import Annotated, Self
+
+from pydantic import Field, model_validator
+from pydantic.dataclasses import dataclass
+
+from isgseg.instances.settings import SETTINGS, LinkSettings, Share
+
+
+@dataclass(frozen=True, kw_only=True, config=SETTINGS)
+class SegmentationSettings(LinkSettings):
+    """How detections become granules; `conf/segmentation/` describes each key.
+
+    Attributes:
+        separate: each detection keeps its own mask; else the connected components of all masks of a
+            slice are the granules.
+        link: masks of neighbouring slices become one granule; else numbers are unique over all
+            slices, and the settings of linking have no effect.
+        hysteresis_ratio: a granule has one detection that reaches the object score threshold, and
+            others that reach this share of the score threshold of detections (hysteresis, as edges
+            are traced: Canny 1986), because the caps of a granule score less than its middle.
+            Without linking all must reach the score threshold.
+        mask_threshold: pixels with at least this mask probability belong to a granule; None takes
+            the checkpoint's. See `label_slice`, as for the next two.
+        max_overlap: see there.
+        min_pixels: see there.
+        axes: across which the volume is sliced, of z, y and x. With several, granules are what
+            they agree on, and `min_diameter_nm` is asked of these.
+        min_votes: axes that must agree; see `merge_instances`, as for the next.
+        min_iou: see there.
+
+    Raises:
+        ValueError: a setting is out of range, or slices of several axes are not linked.
+    """
+
+    separate: bool = True
+    link: bool = True
+    hysteresis_ratio: Annotated[float, Field(gt=0, le=1)] = 0.5
+    mask_threshold: Share | None = None
+    max_overlap: Share = 0.5
+    min_pixels: Annotated[int, Field(ge=1)] = 1
+    axes: str = "z"
+    min_votes: Annotated[int, Field(ge=2, le=3)] = 2
+    min_iou: Annotated[float, Field(gt=0, le=1)] = 0.2
+
+    @model_validator(mode="after")
+    def _axes_agree(self) -> Self:
+        """Refuses axes that are none, and those that cannot agree.
+
+        Raises:
+            ValueError: the message names the key.
+        """
+        if not self.axes or len(set(self.axes)) < len(self.axes) or set(self.axes) - set("zyx"):
+            raise ValueError(f"axes must be some of z, y and x, such as zyx, not '{self.axes}'")
+        if len(self.axes) == 1:
+            return self
+        if not self.link:
+            raise ValueError(f"link=false numbers slices, on which axes={self.axes} cannot agree")
+        if self.min_votes > len(self.axes):
+            raise ValueError(f"min_votes must be 2 to {len(self.axes)}, not {self.min_votes}")
+        return self

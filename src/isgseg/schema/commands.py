@@ -1,0 +1,156 @@
+"""The configuration of the commands that need no module of their own."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from isgseg.data.normalization import Method, Normalization
+from isgseg.inference.settings import SegmentationSettings
+from isgseg.schema.fields import (
+    Command,
+    Count,
+    CountFrom0,
+    Criterion,
+    Device,
+    Files,
+    Precision,
+    Rising,
+    Section,
+    Seed,
+    Share,
+    Text,
+    Tta,
+    VoxelSize,
+    section_of,
+)
+from isgseg.schema.train import Model
+
+Segmentation = section_of(SegmentationSettings, "Segmentation")
+Grey = section_of(Normalization, "Grey")
+
+
+class DoctorData(Section):
+    """Where `isgseg-doctor` finds the dataset."""
+
+    root: Text
+
+
+class Doctor(Command):
+    """`conf/doctor.yaml`."""
+
+    seed: Seed
+    model: Model
+    data: DoctorData
+    output_dir: Text
+    ring: Count
+    iou: Annotated[float, Field(gt=0, lt=1)]
+    coverage: Annotated[float, Field(gt=0, le=1)]
+    scales: Annotated[list[Annotated[float, Field(gt=0, le=32)]], Field(min_length=1)]
+    progress: bool
+
+
+class Loading(Section):
+    """How patches are read."""
+
+    batch_size: Count
+    num_workers: CountFrom0
+
+
+class TuneData(Loading):
+    """The dataset whose validation split `isgseg-tune` uses."""
+
+    root: Text
+
+
+class ChosenGrey(Section):
+    """`normalization` of prediction, of which a null method is the checkpoint's."""
+
+    method: Method | None = None
+    low: float | None = None
+    high: float | None = None
+    power: Annotated[float, Field(gt=0, le=100)] = 1.0
+
+    @model_validator(mode="after")
+    def _is_one(self) -> Self:
+        if self.method is not None:
+            Normalization(**self.model_dump())
+        elif self.low is not None or self.high is not None:
+            raise ValueError("method=null is the checkpoint's; set method too, such as percentile")
+        return self
+
+
+class Run(Command):
+    """What commands that run a network share."""
+
+    device: Device | None
+    precision: Precision
+    progress: bool
+    output_dir: Text
+    tta: Tta | None
+    segmentation: Segmentation  # type: ignore[valid-type]
+
+
+class Tune(Run):
+    """`conf/tune.yaml`."""
+
+    ckpt_path: Text
+    operating_point: Criterion
+    data: TuneData
+    volume: Text | None
+    labels: Text | None
+    slices: Count | None
+
+
+class Predict(Run):
+    """`conf/predict.yaml`."""
+
+    ckpt_path: Text | None
+    volumes: Files
+    format: Literal["tif", "mrc"]
+    overwrite: bool
+    fast: bool
+    threshold: Share | None
+    normalization: ChosenGrey | None
+    voxel_size: VoxelSize | None = None
+
+
+class Diameters(Section):
+    """Edges of the bins of `data.diameters`."""
+
+    nm: Rising | None
+    pixels: Rising | None
+
+
+class EvaluateData(Loading):
+    """The split that `isgseg-evaluate` scores."""
+
+    root: Text | None
+    split: Literal["train", "val"]
+    diameters: Diameters
+
+
+class Evaluate(Run):
+    """`conf/evaluate.yaml`."""
+
+    ckpt_path: Text | None
+    data: EvaluateData
+    volumes: Files | None
+    labels: Files | None
+    predicted: Files | None
+    diameters: Rising
+    threshold: Share | None
+    normalization: ChosenGrey | None
+    voxel_size: VoxelSize | None = None
+
+
+class Analyse(Command):
+    """`conf/analyse.yaml`."""
+
+    volume: Text
+    labels: Text
+    output_dir: Text
+    overwrite: bool = False
+    voxel_size: VoxelSize | None
+    slice: CountFrom0 | None

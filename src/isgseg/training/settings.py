@@ -1,0 +1,30 @@
+"""How a network is trained, in numbers. Torch is not imported here."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from isgseg.models.settings import Share
+
+
+class TrainingSettings(BaseModel):
+    """Hyper-parameters of `MaskRCNNModule`, which describes each, but for the network and the data.
+
+    `conf/model/` shows the same keys to people, and a checkpoint holds them.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    optimizer: Literal["sgd", "muon"]
+    lr: Annotated[float, Field(ge=0)]
+    momentum: Share
+    weight_decay: Annotated[float, Field(ge=0)]
+    schedule: Literal["step", "cosine"]
+    lr_step_epochs: Annotated[int, Field(ge=1)]
+    lr_gamma: Annotated[float, Field(gt=0)]
+    warmup_steps: Annotated[int, Field(ge=0)]
+    seed: Annotated[int, Field(ge=0, le=2**32 - 1)]
+    operating_point: Literal["f1", "count"] | None
+    tta: Literal[1, 2, 4, 8]

@@ -1,0 +1,222 @@
+"""The callback that tunes granules in 3D, on a volume, at each validation."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning
+import numpy as np
+import numpy.typing as npt
+from lightning.pytorch.callbacks import Callback
+
+from isgseg.data.datamodule import Batch
+from isgseg.data.metadata import validation_pairs
+from isgseg.data.normalization import Normalizer
+from isgseg.errors import InputError, check
+from isgseg.evaluation.matching import match_instances
+from isgseg.evaluation.thresholds import DEFAULT, Matches, best_point, point_at
+from isgseg.inference.appearance import as_learnt
+from isgseg.inference.predictor import Predictor
+from isgseg.inference.settings import SegmentationSettings
+from isgseg.io.pairing import load_pair
+from isgseg.io.volumes import Volume, read_labels
+from isgseg.models.settings import Thresholds, TrainingMetadata
+from isgseg.training.module import MaskRCNNModule
+
+log = logging.getLogger(__name__)
+
+LEAST = 16  # slices of one volume: fewer would cut most granules, and cells differ more than slices
+
+
+@dataclass(frozen=True)
+class Part:
+    """Neighbouring slices of a volume.
+
+    Attributes:
+        name: of the volume, and which slices.
+        volume: its voxels.
+        ground_truth: (z, y, x) labels.
+        normalizer: of the whole volume.
+    """
+
+    name: str
+    volume: Volume
+    ground_truth: npt.NDArray[Any]
+    normalizer: Normalizer
+
+
+class VolumeScore(Callback):
+    """Tunes what a granule's best detection must score, on volumes, and logs `val/f1_3d`.
+
+    A threshold that suits single detections lets too many granules pass: a false positive that
+    spans many slices easily has one high-scoring detection. The checkpoint keeps both. `val/f1_3d`
+    is F1 at IoU .5 of the granules at these thresholds, as `isgseg-evaluate` scores them.
+
+    It is part of the last validation batch: there `EMAWeightAveraging` has the averaged weights in
+    the network wherever it stands in the list of callbacks, and the score is in time for early
+    stopping and checkpoints.
+
+    Args:
+        volume: a file; None: the validation volumes of `dataset.yaml`; where none is there any
+            more, nothing is done.
+        labels: its ground truth; None with `volume`.
+        slices: how many are labelled at every validation, of each volume the same number in a row,
+            those that hold most of its ground truth. Where that would be fewer than `LEAST`, the
+            volumes with the fewest instances are left out. None: all.
+        threshold: of detections and granules alike, and nothing is tuned; None: tuned as
+            `model.operating_point` says, and where that is null, .5.
+        segmentation: keywords of `SegmentationSettings`.
+
+    Raises:
+        ValueError: one of `volume` and `labels` without the other, or files that do not fit.
+    """
+
+    def __init__(
+        self,
+        volume: str | None = None,
+        labels: str | None = None,
+        slices: int | None = None,
+        threshold: float | None = None,
+        segmentation: dict[str, Any] | None = None,
+    ) -> None:
+        if (volume is None) != (labels is None):
+            raise InputError(
+                f"volume={volume} and labels={labels} of a volume to tune on: give both or none"
+            )
+        if slices is not None and slices < 1:
+            raise InputError(f"slices={slices} must be 1 or more, or null")
+        self.pairs = []
+        if volume is not None and labels is not None:
+            self.pairs = [(Path(volume), Path(labels))]
+        self.slices, self.threshold = slices, threshold
+        self.segmentation = check(SegmentationSettings, segmentation or {}, "segmentation")
+        self.parts: list[Part] = []
+        self._granule: float | None = None
+
+    def setup(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str
+    ) -> None:
+        """Reads the volumes; without one named, the dataset's."""
+        assert isinstance(pl_module, MaskRCNNModule)
+        root = getattr(getattr(trainer, "datamodule", None), "root", None)
+        if not self.pairs and root is not None and pl_module.hparams["operating_point"] is not None:
+            self.pairs = self._choose(Path(root))
+        if self.parts or not self.pairs:
+            return
+        each = None if self.slices is None else self.slices // len(self.pairs)
+        self.parts = [cut(pl_module, *pair, each) for pair in self.pairs]
+        names = ", ".join(part.name for part in self.parts)
+        log.info("val/f1_3d is of %s", names)
+
+    def _choose(self, root: Path) -> list[tuple[Path, Path]]:
+        """The validation volumes of a dataset that are there, as many as the slices are for."""
+        there = validation_pairs(root)
+        if not there:
+            log.info(
+                "%s names no validation volume that is there, so that granules are asked for the "
+                "same score as detections; volume= and labels= (in isgseg-train, of "
+                "callbacks.volume_score) give one",
+                root / "dataset.yaml",
+            )
+        most = len(there) if self.slices is None else max(1, self.slices // LEAST)
+        if len(there) <= most:
+            return there
+        return sorted(there, key=lambda files: -count(files[1], self.slices))[:most]
+
+    def on_validation_batch_end(
+        self,
+        trainer: lightning.Trainer,
+        pl_module: lightning.LightningModule,
+        outputs: Any,
+        batch: Batch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Labels the volume after the last batch."""
+        last = batch_idx + 1 == trainer.num_val_batches[dataloader_idx]
+        if not self.parts or trainer.sanity_checking or not last:
+            return
+        assert isinstance(pl_module, MaskRCNNModule)
+        criterion = pl_module.hparams["operating_point"]
+        tuned = self.threshold is None and criterion is not None
+        kept = None
+        if tuned:
+            point = pl_module.best_point(pl_module.val_matches)
+            kept = Thresholds(point.threshold, point.mask_threshold, 0.0)  # granules: sifted below
+        # The method itself: an early network finds nothing, of which predict would warn.
+        method = Predictor.from_network(
+            pl_module.network,
+            metadata_of(pl_module),
+            tta=pl_module.hparams["tta"],
+            tuned=kept,
+            threshold=self.threshold,
+            segmentation=self.segmentation,
+            precision=str(trainer.precision),
+            progress=False,
+        ).method
+        found = [method.segment(part.volume, part.normalizer, part.name) for part in self.parts]
+        scores = np.concatenate([granules.best for granules in found])
+        matchings = [
+            match_instances(granules.labels, part.ground_truth)
+            for granules, part in zip(found, self.parts, strict=True)
+        ]
+        hits = np.concatenate([matching.predicted.outcome == "matched" for matching in matchings])
+        ground_truths = sum(matching.tp + matching.fn for matching in matchings)
+        matches = Matches(scores, hits.astype(np.int8)[:, None], ground_truths, (DEFAULT,))
+        best, self._granule = point_at(matches, 0.0, DEFAULT), None
+        if tuned and self.segmentation.link and hits.any():
+            best = best_point(matches, pl_module.hparams["operating_point"])
+            self._granule = best.threshold
+            pl_module.log("val/object_threshold", best.threshold, batch_size=1)
+        pl_module.log("val/f1_3d", best.f1, batch_size=1, prog_bar=True)
+
+    def on_validation_end(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
+    ) -> None:
+        """Adds the threshold to those that the module has found in the meantime."""
+        if self._granule is not None:
+            assert isinstance(pl_module, MaskRCNNModule)
+            pl_module.keep_object_threshold(self._granule)
+
+
+def cut(module: MaskRCNNModule, image: Path, labels: Path, slices: int | None) -> Part:
+    """The slices of a volume that hold most of its ground truth, grey as in the whole of it."""
+    volume, ground_truth = load_pair(image, labels)
+    part = fullest(ground_truth.data, slices)
+    normalization = as_learnt(metadata_of(module), volume.data, image.name)
+    return Part(
+        f"{image.name}, slices {part.start} to {part.stop - 1}",
+        # A view would keep the whole volume in memory.
+        Volume(volume.data[part].copy(), volume.voxel_size),
+        ground_truth.data[part].copy(),
+        normalization.fit(volume.data, image.name),
+    )
+
+
+def metadata_of(module: MaskRCNNModule) -> TrainingMetadata | None:
+    """What prediction must know of the training data; None for a plain state dict."""
+    metadata = module.hparams["metadata"]
+    return None if metadata is None else check(TrainingMetadata, metadata, "metadata")
+
+
+def count(labels: Path, slices: int | None) -> int:
+    """How many instances the fullest slices of a volume hold."""
+    ground_truth = read_labels(labels).data
+    return int(np.count_nonzero(np.unique(ground_truth[fullest(ground_truth, slices)])))
+
+
+def fullest(ground_truth: npt.NDArray[Any], slices: int | None) -> slice:
+    """The neighbouring slices that hold most of the ground truth.
+
+    Args:
+        ground_truth: (z, y, x) labels.
+        slices: how many; None: all.
+    """
+    if slices is None or slices >= len(ground_truth):
+        return slice(0, len(ground_truth))
+    filled = np.r_[0, np.cumsum([np.count_nonzero(section) for section in ground_truth])]
+    start = int(np.argmax(filled[slices:] - filled[:-slices]))
+    return slice(start, start + slices)
