@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-import inspect
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -9,16 +9,29 @@ import pytest
 import yaml
 from scipy import ndimage as ndi
 
-from isgseg.phantom import ORGANELLES, Phantom, make_phantom
+from isgseg.phantom import ORGANELLES, Phantom, PhantomSettings, make_phantom
+from isgseg.phantom.character import TRAITS, draw_numbers
+from isgseg.phantom.settings import ranges
 
-CONF = Path(__file__).parents[1] / "conf" / "data" / "phantom.yaml"
-SETTINGS: dict[str, Any] = yaml.safe_load(CONF.read_text())["phantom"]
+CONF = Path(__file__).parents[1] / "conf" / "source" / "phantom.yaml"
+SEEDS = ("train_seeds", "val_seeds")
+SETTINGS: dict[str, Any] = {
+    key: value
+    for key, value in yaml.safe_load(CONF.read_text())["phantom"].items()
+    if key not in SEEDS
+}
 QUIET: dict[str, Any] = {"bead_probability": 0, "capillary_probability": 0, "blank_probability": 0}
 # A small cell crowded with everything, so that each parameter has something to act on.
 CROWDED: dict[str, Any] = {
     **QUIET,
     "shape": (12, 96, 96),
+    "cell_diameter": (0.8, 0.8),
     "nucleus_diameter": (0.3, 0.3),
+    "body_density": (10, 10),
+    "ring_density": (3, 3),
+    "ring_diameter": (300, 400),
+    "blebs": (3, 3),
+    "debris_density": (6, 6),
     "lipid_density": (3, 3),
     "lipid_diameter": (150, 250),
     "vacuole_density": (3, 3),
@@ -27,6 +40,9 @@ CROWDED: dict[str, Any] = {
     "granule_density": (12, 12),
     "mitochondria": (0.05, 0.05),
 }
+
+
+SMALLEST = ("granule_elongation", "cell_stretch")  # 1 is the least there is
 
 
 @pytest.fixture(scope="module")
@@ -39,14 +55,22 @@ def slab() -> Phantom:
     return make_phantom(1, **{**QUIET, "shape": (24, 486, 473)})
 
 
-def test_conf_lists_every_parameter_with_its_default() -> None:
-    parameters = dict(inspect.signature(make_phantom).parameters)
-    del parameters["seed"]
-    listed = {k: v for k, v in SETTINGS.items() if k not in ("train_seeds", "val_seeds", "train")}
-    assert list(listed) == list(parameters)
-    for name, parameter in parameters.items():
-        default = parameter.default
-        assert listed[name] == (list(default) if isinstance(default, tuple) else default), name
+def test_conf_lists_every_setting_with_its_default() -> None:
+    defaults = {
+        name: list(value) if isinstance(value, tuple) else value
+        for name, value in asdict(PhantomSettings()).items()
+    }
+    assert defaults == SETTINGS
+    assert list(defaults) == list(SETTINGS)
+
+
+def test_settings_come_by_name_or_whole(crowded: Phantom) -> None:
+    whole = make_phantom(3, PhantomSettings(**CROWDED))
+    mixed = make_phantom(3, replace(PhantomSettings(**CROWDED), noise=(0, 0)), noise=(0.046, 0.062))
+    for other in (whole, mixed):
+        np.testing.assert_array_equal(other.volume, crowded.volume)
+    with pytest.raises(TypeError, match="granule_densty"):
+        make_phantom(3, granule_densty=(1, 1))
 
 
 def test_arrays_have_the_promised_shape_and_types(crowded: Phantom) -> None:
@@ -79,7 +103,7 @@ def test_other_seed_other_cell(crowded: Phantom) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", [k for k in SETTINGS if k not in ("train_seeds", "val_seeds", "train", "shape")]
+    "name", [field.name for field in fields(PhantomSettings) if field.name != "shape"]
 )
 def test_every_parameter_changes_the_cell(name: str, crowded: Phantom) -> None:
     bead, wall, band = (f"{k}_probability" for k in ("bead", "capillary", "blank"))
@@ -90,11 +114,15 @@ def test_every_parameter_changes_the_cell(name: str, crowded: Phantom) -> None:
         reference = make_phantom(3, **base)
     if name.endswith("_probability"):
         value: Any = 1
-    elif name == "granule_elongation":
-        value = (2, 2)
+    elif name == "character":
+        value = 0
     else:
-        low, _ = base.get(name, SETTINGS[name])
-        value = (low / 2, low / 2)
+        low, high = base.get(name, SETTINGS[name])
+        value = (low / 2, low / 2) if low else (1.5 * high, 1.5 * high)
+        if name == "body_mingling":
+            value = (1, 1)
+        if name in SMALLEST:
+            value = (1.5 * low, 1.5 * low)
     changed = make_phantom(3, **{**base, name: value})
     assert (changed.volume != reference.volume).any()
 
@@ -111,14 +139,43 @@ def test_labels_and_organelles_agree(crowded: Phantom) -> None:
     np.testing.assert_array_equal(crowded.labels > 0, crowded.organelles == ORGANELLES["granule"])
 
 
-def test_granules_are_brighter_than_cytoplasm_than_nucleus_than_outside(slab: Phantom) -> None:
-    names = ("outside", "nucleus", "cytoplasm", "mitochondrion", "lipid_droplet")
+def test_organelles_have_the_order_of_brightness_of_real_ones(slab: Phantom) -> None:
+    names = ("outside", "nucleus", "cytoplasm", "mitochondrion", "body")
     mean = {k: slab.volume[slab.organelles == ORGANELLES[k]].mean() for k in names}
     granule = slab.volume[slab.labels > 0].mean()
-    assert mean["outside"] < 0.6 * mean["cytoplasm"]
-    assert mean["outside"] < mean["nucleus"] < mean["cytoplasm"] < mean["mitochondrion"]
-    assert mean["mitochondrion"] < granule < mean["lipid_droplet"]
-    assert granule == pytest.approx(0.0142, abs=0.001)  # its edge voxels are dimmer than .0145
+    assert mean["outside"] < 0.65 * mean["cytoplasm"]
+    assert mean["outside"] < mean["nucleus"] < mean["cytoplasm"]
+    assert mean["cytoplasm"] < mean["mitochondrion"] < granule
+    assert mean["cytoplasm"] < mean["body"] < granule
+    assert granule == pytest.approx(0.0145, abs=0.0012)
+
+
+def test_brightness_alone_does_not_tell_granules_from_bodies(slab: Phantom) -> None:
+    granule = slab.volume[slab.labels > 0]
+    body = slab.volume[slab.organelles == ORGANELLES["body"]]
+    assert (body > np.median(granule)).mean() > 0.01
+    assert (body > np.percentile(granule, 20)).mean() > 0.1
+
+
+def test_traits_name_settings_once() -> None:
+    members = [name.lstrip("-") for trait in TRAITS.values() for name in trait]
+    assert len(set(members)) == len(members)
+    assert set(members) <= set(ranges())
+
+
+@pytest.mark.parametrize(
+    ("character", "least", "most"), [(0, -0.3, 0.3), (0.7, 0.5, 1), (1, 0.99, 1)]
+)
+def test_settings_of_a_trait_rise_together(character: float, least: float, most: float) -> None:
+    settings = PhantomSettings(character=character)
+    cells = [draw_numbers(np.random.default_rng(seed), settings) for seed in range(60)]
+    pair = np.array([[cell["mitochondria"], cell["body_density"]] for cell in cells])
+    fall = np.array([[cell["blur"], -cell["noise"]] for cell in cells])
+    for both in (pair, fall):
+        assert least <= np.corrcoef(both.T)[0, 1] <= most
+    for name in ranges():
+        low, high = getattr(settings, name)
+        assert all(low <= cell[name] <= high for cell in cells), name
 
 
 def test_granules_have_the_configured_diameters() -> None:
@@ -166,7 +223,7 @@ def test_touching_is_a_matter_of_its_rate() -> None:
 )
 @pytest.mark.parametrize("seed", [0, 1])
 def test_intruders_appear_when_asked_for(probability: str, organelle: str, seed: int) -> None:
-    base = {**CROWDED, "bead_diameter": (1000, 1500)}
+    base = {**CROWDED, "bead_diameter": (1000, 1500), "blur": (15, 15)}
     without = make_phantom(seed, **base)
     assert ORGANELLES[organelle] not in without.organelles
     shown = make_phantom(seed, **{**base, probability: 1})
@@ -218,9 +275,9 @@ def test_slices_have_the_statistics_of_real_ones(slab: Phantom) -> None:
     # A slab holds few granules, so the bounds are wider than for the median over cells.
     assert np.median(sides) == pytest.approx(4.5, abs=1.2)
     assert 6.5 < np.percentile(sides, 95) < 13
-    assert np.percentile(sides, 10) < 3
+    assert np.percentile(sides, 10) < 3.6
     assert np.median(contrasts) == pytest.approx(0.33, abs=0.07)
-    assert np.percentile(contrasts, 10) < 0.2
+    assert np.percentile(contrasts, 10) < 0.25
     assert 8 < np.median(neighbours) < 23
 
 

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage as ndi
 
-from isgseg.phantom.cell import ORGANELLES, Lac
+from isgseg.phantom.cell import ORGANELLES
 from isgseg.phantom.fields import Array
-from isgseg.phantom.organelles import Classes, Cytoplasm, is_free
+from isgseg.phantom.places import TO_THE_RIM, Classes, Scene, is_free
 from isgseg.phantom.shapes import Ellipsoid, blend, ellipsoid, soft_weight
 
 Labels = npt.NDArray[np.uint16]
 SQUEEZE = (0.75, 0.98)  # distance of touching granules over the sum of their radii
+PACKED = 0.9  # probability that a granule of a packed cluster touches another
 GAP = 2.2  # voxels at least between granules that do not touch
+# No measurement: fitted so that sections of every width have the contrast of real ones.
+CONTRAST_POWER = -0.5
 
 
 @dataclass(frozen=True)
@@ -27,74 +31,47 @@ class Granule:
     edge: float
 
 
-def place_granules(
-    rng: np.random.Generator,
-    organelles: Classes,
-    cytoplasm: Cytoplasm,
-    lac: Lac,
-    voxel_size: float,
-    *,
-    density: float,
-    diameter: tuple[float, float],
-    mean_diameter: float,
-    elongation: float,
-    roughness: float,
-    contrast_spread: float,
-    halo: float,
-    membrane_fraction: float,
-    membrane_depth: float,
-    cluster_size: float,
-    cluster_spread: float,
-    touching: float,
-) -> list[Granule]:
-    """Place granules cluster by cluster in free cytoplasm.
+def place_granules(rng: np.random.Generator, scene: Scene) -> list[Granule]:
+    """Place granules cluster by cluster in free cytoplasm, up to the membrane.
 
     Args:
         rng: the source of every choice.
-        organelles: (z, y, x), class map; granules avoid all but cytosol and ER.
-        cytoplasm: where to put them.
-        lac: `lac.granule` is the median granule's value.
-        voxel_size: nm.
-        density: per cubic micrometre of cytoplasm.
-        diameter: (low, high) nm, of the sphere of the same volume.
-        mean_diameter: nm; the diameters follow a beta distribution with this mean.
-        elongation: largest ratio of two axes.
-        roughness: nm, standard deviation of the surface's height.
-        contrast_spread: standard deviation of the logarithm of a granule's contrast.
-        halo: fraction of the granules with a soft edge.
-        membrane_fraction: fraction of the clusters under the plasma membrane.
-        membrane_depth: nm, over which the density below the membrane falls to 1/e.
-        cluster_size: mean number of granules a cluster.
-        cluster_spread: nm, standard deviation of a cluster along each axis.
-        touching: probability that a further granule of a cluster touches one of its own.
+        scene: what is there already; granules avoid all but cytosol, ER and membrane.
     """
+    cytoplasm, lac, voxel_size = scene.cytoplasm, scene.lac, scene.voxel_size
+    numbers, diameter = scene.numbers, scene.settings.granule_diameter
     if not len(cytoplasm.points):
         return []
     # The map reaches outside the volume, and so do granules: the field cuts some of them.
+    density, mean_diameter = numbers["granule_density"], numbers["granule_mean_diameter"]
+    elongation, roughness = numbers["granule_elongation"], numbers["granule_roughness"]
     count = rng.poisson(density * len(cytoplasm.points) * 64 * (voxel_size / 1000) ** 3)
-    share = np.exp(-cytoplasm.depth / (membrane_depth / voxel_size))
-    near = np.cumsum(share.astype(float))
+    near = scene.near_membrane()
     centres = np.zeros((count, 3))
     radii = np.zeros(count)
     granules: list[Granule] = []
     cluster: list[int] = []
-    left, tries = 0, 0
+    left, tries, clinging = 0, 0, 0.0
     origin = np.zeros(3)
     while len(granules) < count and tries < 40 * count:
         tries += 1
         if not left:
-            cluster, left = [], int(rng.geometric(1 / cluster_size))
-            weight = near if rng.uniform() < membrane_fraction else None
+            cluster, left = [], int(rng.geometric(1 / numbers["cluster_size"]))
+            weight = near if rng.uniform() < numbers["membrane_fraction"] else None
             origin = cytoplasm.draw(rng, weight)
+            # Some clusters are packed, most are loose; `touching` is the mean.
+            touching = numbers["touching"]
+            packed = rng.uniform() < touching
+            clinging = PACKED if packed else touching * (1 - PACKED) / max(1 - touching, 0.1)
         radius = _draw_diameter(rng, diameter, mean_diameter) / voxel_size / 2
-        touches = bool(cluster) and rng.uniform() < touching
+        touches = bool(cluster) and rng.uniform() < clinging
         if touches:
             mate = cluster[int(rng.integers(len(cluster)))]
             centre = centres[mate] + _direction(rng) * (radii[mate] + radius) * rng.uniform(
                 *SQUEEZE
             )
         elif cluster:
-            centre = origin + rng.standard_normal(3) * cluster_spread / voxel_size
+            centre = origin + rng.standard_normal(3) * numbers["cluster_spread"] / voxel_size
         else:
             centre = origin
         n = len(granules)
@@ -103,17 +80,15 @@ def place_granules(
         if not touches:
             room = (radii[:n] + radius) * elongation**0.5 + GAP
         if (distance < room).any() or not is_free(
-            organelles, centre, radius + 1, cytosol_only=True
+            scene.organelles, centre, 0.9 * radius, TO_THE_RIM
         ):
             # A cluster in a tight corner is given up now and then, or the loop would not end.
             left = 0 if not cluster or rng.uniform() < 0.05 else left
             continue
-        # The power is no measurement: it is fitted so that sections have the contrast of real ones,
-        # of which small sections, though blurred more, are not that much paler.
-        contrast = np.exp(contrast_spread * rng.standard_normal())
-        contrast *= (2 * radius * voxel_size / mean_diameter) ** -0.25
+        contrast = np.exp(numbers["granule_contrast_spread"] * rng.standard_normal())
+        contrast *= (2 * radius * voxel_size / mean_diameter) ** CONTRAST_POWER
         value = lac.cytoplasm + (lac.granule - lac.cytoplasm) * float(contrast)
-        edge = rng.uniform(2.0, 3.5) if rng.uniform() < halo else 1.0
+        edge = rng.uniform(2.0, 3.5) if rng.uniform() < numbers["granule_halo"] else 1.0
         body = ellipsoid(rng, centre, radius, elongation, roughness / voxel_size)
         granules.append(Granule(body, value, edge))
         centres[n], radii[n] = centre, radius
@@ -176,7 +151,7 @@ def largest_piece(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
     return largest
 
 
-def _draw_diameter(rng: np.random.Generator, diameter: tuple[float, float], mean: float) -> float:
+def _draw_diameter(rng: np.random.Generator, diameter: Sequence[float], mean: float) -> float:
     low, high = diameter
     if high <= low:
         return low

@@ -7,6 +7,7 @@ import numpy.typing as npt
 from scipy import fft
 from scipy import ndimage as ndi
 
+from isgseg.phantom.character import Numbers
 from isgseg.phantom.fields import Array
 
 PAD = 12  # voxels mirrored around a slice before its Fourier transform
@@ -15,49 +16,74 @@ PAD = 12  # voxels mirrored around a slice before its Fourier transform
 def image_volume(
     rng: np.random.Generator,
     volume: Array,
-    *,
     cytoplasm: float,
-    blur: float,
-    wedge_angle: float,
-    wedge_strength: float,
-    noise: float,
-    correlation: tuple[float, float, float],
-    ring_strength: float,
+    voxel_size: float,
+    numbers: Numbers,
 ) -> None:
     """Degrade a volume as a tomogram taken around the z axis is degraded, in place.
 
     Slices are worked on one after the other, so a slab costs a slab. Noise is that of the
-    projections: it lies in every slice, is stronger where there is more material, and its
-    correlation falls with distance as in real slices.
+    projections: it lies in every slice, is stronger where there is more material and towards one
+    edge, and its correlation falls with distance as in real slices.
 
     Args:
-        rng: the source of noise and rings.
+        rng: the source of noise, lines and rings.
         volume: (z, y, x), LAC per voxel.
-        cytoplasm: LAC per voxel, to which noise and rings are relative.
-        blur: standard deviation of the point spread function, voxels.
-        wedge_angle: half angle of the missing wedge around the x frequencies, degrees.
-        wedge_strength: part of the signal lost in the wedge, 0 to 1.
-        noise: standard deviation in the cytoplasm, as a fraction of its value.
-        correlation: of the noise between neighbours along (z, y, x).
-        ring_strength: standard deviation of the ring pattern, as a fraction of the cytoplasm.
+        cytoplasm: LAC per voxel, to which noise, lines and rings are relative.
+        voxel_size: nm.
+        numbers: of the cell, see `PhantomSettings`.
     """
+    blur, noise = numbers["blur"] / voxel_size, numbers["noise"]
+    correlation = (numbers["noise_correlation_y"], numbers["noise_correlation_x"])
     for start in range(0, volume.shape[1] if blur else 0, 32):
         part = volume[:, start : start + 32]
         ndi.gaussian_filter1d(part, blur, axis=0, output=part, mode="nearest", truncate=3)
     padded = tuple(fft.next_fast_len(n + 2 * PAD, real=True) for n in volume.shape[1:])
-    signal, colour = _transfer(padded, blur, wedge_angle, wedge_strength, correlation[1:])
-    along_z = correlation[0]
+    signal, colour = _transfer(
+        padded, blur, numbers["wedge_angle"], numbers["wedge_strength"], correlation
+    )
+    along_z = numbers["noise_correlation_z"]
+    growth = _growth(rng, padded, numbers["noise_growth"]) * np.float32(noise * cytoplasm)
+    lines = _Lines(rng, volume.shape[1:], numbers["line_noise"] * cytoplasm)
     old, rings = np.zeros(padded, dtype=np.float32), _Rings(rng, volume.shape[1:])
     for z, plane in enumerate(volume):
         fresh = rng.standard_normal(padded, dtype=np.float32)
         old = fresh if z == 0 else along_z * old + np.float32((1 - along_z**2) ** 0.5) * fresh
         extra = [n - m for n, m in zip(padded, plane.shape, strict=True)]
         wide = np.pad(plane, [(PAD, e - PAD) for e in extra], mode="symmetric")
-        level = np.sqrt(np.clip(wide / cytoplasm, 0.2, 3.0)) * np.float32(noise * cytoplasm)
+        level = np.sqrt(np.clip(wide / cytoplasm, 0.2, 3.0)) * growth
         spectrum = fft.rfft2(wide) * signal + fft.rfft2(old * level) * colour
         inner = tuple(slice(PAD, PAD + n) for n in plane.shape)
         plane[:] = fft.irfft2(spectrum, padded)[inner]
-        plane += rings.next() * np.float32(ring_strength * cytoplasm)
+        plane += rings.next() * np.float32(numbers["ring_strength"] * cytoplasm)
+        plane += lines.next()
+
+
+def _growth(rng: np.random.Generator, shape: tuple[int, ...], growth: float) -> Array:
+    """Factor on the noise, (y, 1) or (1, x): 1 in most of a slice, 1 + growth at one edge."""
+    axis, far = int(rng.uniform() < 0.2), rng.uniform() < 0.5
+    distance = np.arange(shape[axis], dtype=np.float32) / shape[axis]
+    ramp = 1 + growth * np.exp(-(((1 - distance) if far else distance) / rng.uniform(0.1, 0.3)))
+    factor: Array = (ramp[None] if axis else ramp[:, None]).astype(np.float32)
+    return factor
+
+
+class _Lines:
+    """Lines along x, sharp along y, stronger in some rows; they differ from slice to slice."""
+
+    def __init__(self, rng: np.random.Generator, shape: tuple[int, ...], strength: float) -> None:
+        self._rng, self._shape = rng, shape
+        rows = np.clip(rng.standard_normal(shape[0]) - 0.5, 0, None)  # most rows are clean
+        self._gain = (strength * rows[:, None]).astype(np.float32)
+
+    def next(self) -> Array:
+        height, width = self._shape
+        along = self._rng.standard_normal((height, width // 24 + 2), dtype=np.float32)
+        at = np.arange(width) / 24
+        left = at.astype(np.intp)
+        part = (at - left).astype(np.float32)
+        pattern: Array = self._gain * ((1 - part) * along[:, left] + part * along[:, left + 1])
+        return pattern
 
 
 class _Rings:

@@ -7,7 +7,7 @@ import numpy as np
 from isgseg.phantom.cell import CHUNK, ORGANELLES
 from isgseg.phantom.fields import Array
 from isgseg.phantom.granules import Labels
-from isgseg.phantom.organelles import Classes
+from isgseg.phantom.places import Classes
 from isgseg.phantom.shapes import Ellipsoid, blend, soft_weight
 
 
@@ -32,7 +32,7 @@ def paint_bead(
     """
     depth, height, width = volume.shape
     angle = rng.uniform(0, 2 * np.pi)
-    ring = 0.5 + 0.15 * rng.uniform(-1, 1)
+    ring = 0.47 + 0.17 * rng.uniform(-1, 1)
     centre = np.array(
         [
             rng.uniform(0, depth),
@@ -41,7 +41,7 @@ def paint_bead(
         ]
     )
     radius = min(diameter, 0.45 * min(height, width)) / 2
-    rim = max(2.0, 0.06 * radius)
+    rim = max(2.0, rng.uniform(0.04, 0.2) * radius)
     body = Ellipsoid(centre, np.full(3, radius), np.eye(3))
     box = body.box(volume.shape, margin=1)
     if box is None:
@@ -105,13 +105,13 @@ def blank_edges(
     """Blank a band along one or two edges of every slice, as alignment leaves behind, in place.
 
     Args:
-        rng: the source of the edges and of the fill: zero, or the volume's mean.
+        rng: the source of the edges and of the fill: zero, the volume's mean, or much brighter.
         volume: (z, y, x), LAC per voxel.
         labels: (z, y, x), emptied in the band.
         organelles: (z, y, x), class map.
         width: of the band, as a fraction of the field.
     """
-    fill = 0.0 if rng.uniform() < 0.5 else float(volume[::CHUNK].mean())
+    fill = float(rng.choice([0.0, 1.0, 2.5])) * float(volume[::CHUNK].mean())
     edges = rng.permutation(4)[: int(rng.integers(1, 3))]
     for edge in edges:
         axis, far = 1 + int(edge) // 2, bool(edge % 2)
