@@ -1,12 +1,13 @@
-"""What linking label slices costs and how well it works, beside what it is meant to reach.
+"""What linking label slices costs, and how well it works.
 
-Run ``python benchmarks/linking.py``. The rows of vesicles need ``vesicle_labels/labels.npz`` in the
-folder named by ISGSEG_TEST_DATA (unset: ``../shared/data`` beside the repository), and are left out
-without it.
+Run `python benchmarks/linking.py --output benchmarks/results/linking.json`. The rows of vesicles
+need `vesicle_labels/labels.npz` in the folder that ISGSEG_TEST_DATA names (unset:
+`../shared/data`, seen from the project's folder); without it they are left out.
 """
 
 from __future__ import annotations
 
+import argparse
 import os
 import resource
 import time
@@ -17,9 +18,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from record import Result, add_output
 
+from isgseg.evaluation.matching import Matching, match_instances
 from isgseg.instances.linking import SliceLinker, link_slices
-from isgseg.instances.matching import Matching, match_instances
 
 Labels = npt.NDArray[Any]
 SHARED = Path(__file__).parents[2] / "shared" / "data"
@@ -28,105 +30,109 @@ CELL = 32  # voxels of room for one sphere, or one pair
 
 
 def main() -> None:
-    print(f"{'what':52} {'is':>9} {'reach':>9}")
-    full_size()
-    vesicles()
+    """Measures a full-size volume, real shapes, and simulated slices with known answers."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    add_output(parser)
+    args = parser.parse_args()
+    result = Result("Linking label slices to granules", seeds=[0, 1, 2, 3, 4, 5])
+    full_size(result)  # first: an earlier peak would hide its memory
+    vesicles(result)
     alone = spheres(1000, seed=1)
-    row("spheres, perfect slices: splits", score(alone, alone).splits, "0")
-    # Of 1,000 alone the result would swing by a fifth; most errors are two missed in a row.
+    splits = score(alone, alone).splits
+    result.add("quality", "spheres, perfect slices: splits", splits, target="<= 0")
+    # Of 1,000 alone the result would swing by a fifth; most errors are two missing in a row.
     lost = [degraded(alone, seed=seed) for seed in range(4)]
-    for gap in (1, 2):
-        found = [score(slices, alone, gap=gap) for slices in lost]
+    for max_gap, target in ((1, "<= 0.03"), (2, None)):
+        found = [score(slices, alone, max_gap=max_gap) for slices in lost]
         errors = float(np.mean([share(f, f.splits + f.merges) for f in found]))
-        name = "10 % missed, 1 px jitter" if gap == 1 else "  two in a row bridged (gap=2)"
-        row(f"{name}: splits + merges", errors, "<= .03" if gap == 1 else "")
+        name = f"10 % of masks missing, 1 px jitter, max_gap={max_gap}: splits + merges"
+        result.add("quality", name, errors, target=target)
     for axis, name in (("z", "along z"), ("xy", "in plane"), ("any", "in any direction")):
-        truth = spheres(500, seed=3, pairs=axis)
-        row(f"touching pairs {name}: both kept", kept_pairs(truth), ">= .95")
-        one = score(degraded(truth, seed=4), truth)
-        errors = share(one, one.splits + one.merges)
-        row("  the same missed and jittered: splits + merges", errors, "")
+        kept = kept_pairs(spheres(500, seed=3, pairs=axis))
+        result.add("quality", f"touching pairs {name}: both kept", kept, target=">= 0.95")
+    result.write(args.output)
 
 
-def vesicles() -> None:
+def vesicles(result: Result) -> None:
+    """Real shapes: large vesicles in electron microscopy, their numbers shuffled slice by slice."""
     path = DATA / "vesicle_labels" / "labels.npz"
     if not path.is_file():
         print(f"vesicles: skipped, no {path}")
         return
     with np.load(path) as data:
-        truth, voxel_size = data["labels"], data["voxel_size_nm"].tolist()
-    for gap in (1, 0):
-        found = score(truth, truth, voxel_size=voxel_size, gap=gap)
-        tag = "vesicles" if gap else "vesicles, no gap bridged"
-        row(f"{tag}: PQ", found.pq, ">= .970" if gap else "")
-        row(f"{tag}: splits", share(found, found.splits), "<= .01" if gap else "")
-        row(f"{tag}: merges", share(found, found.merges), "<= .01" if gap else "")
+        ground_truth, voxel_size = data["labels"], data["voxel_size_nm"].tolist()
+    found = score(ground_truth, ground_truth, voxel_size=voxel_size)
+    result.add("quality", "vesicles: PQ", found.pq, target=">= 0.970")
+    result.add("quality", "vesicles: splits", share(found, found.splits), target="<= 0.01")
+    result.add("quality", "vesicles: merges", share(found, found.merges), target="<= 0.01")
 
 
-def full_size() -> None:
-    """473 x 473 x 486 voxels with 6,000 granules, as a stream and applied in place."""
+def full_size(result: Result) -> None:
+    """473 x 473 x 486 voxels with 6,000 granules: time and memory."""
+    volume, expected = crowded()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    start = time.perf_counter()
+    link(volume)
+    seconds = time.perf_counter() - start
+    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    size = "6,000 granules in 473 slices"
+    result.add("quality", f"{size}: PQ", match_instances(volume, expected).pq)
+    result.add("speed", f"{size}: linking", seconds, "s", target="<= 15")
+    result.add("memory", f"{size}: growth of resident memory", grown, "MB", target="<= 500")
+    tracemalloc.start()
+    link(volume)
+    traced = tracemalloc.get_traced_memory()[1] / 2**20
+    tracemalloc.stop()
+    result.add("memory", f"{size}: traced peak", traced, "MB", target="<= 500")
+
+
+def crowded() -> tuple[Labels, Labels]:
+    """A volume with 6,000 balls whose numbers are shuffled in each slice, and the ground truth."""
     rng = np.random.default_rng(5)
     volume = np.zeros((473, 473, 486), np.uint16)
-    truth = 0
+    count = 0
     offsets = [ball(r, np.zeros(3)) for r in np.linspace(2.5, 6.5, 9)]
-    while truth < 6000:
+    while count < 6000:
         place = (rng.random(3) * (np.array(volume.shape) - 16)).astype(int) + 8
         z, y, x = (offsets[rng.integers(len(offsets))] + place[:, None]).astype(int)
         if not volume[z, y, x].any():
-            truth += 1
-            volume[z, y, x] = truth
+            count += 1
+            volume[z, y, x] = count
     expected = volume.copy()
     for z in range(len(volume)):
         volume[z] = shuffled(volume[z], rng)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    start = time.perf_counter()
-    linker = SliceLinker()
-    for plane in volume:
-        linker.add(plane)
-    linking = linker.finish()
-    middle = time.perf_counter()
-    linking.apply(volume)
-    end = time.perf_counter()
-    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
-    row("6,000 granules in 473 slices: add + finish, s", middle - start, "")
-    row("  apply, s", end - middle, "")
-    row("  together, s", end - start, "<= 15")
-    row("  more resident memory at most, MB", grown, "<= 500")
-    row("  PQ", match_instances(volume, expected).pq, "")
-    tracemalloc.start()
+    return volume, expected
+
+
+def link(volume: Labels) -> None:
+    """Links the slices of a volume in place, as prediction does: one after the other."""
     linker = SliceLinker()
     for plane in volume:
         linker.add(plane)
     linker.finish().apply(volume)
-    row("  traced memory at most, MB", tracemalloc.get_traced_memory()[1] / 2**20, "<= 500")
-    tracemalloc.stop()
-
-
-def row(name: str, value: float, reach: str) -> None:
-    print(f"{name:52} {value:9.3f} {reach:>9}", flush=True)
 
 
 def share(found: Matching, count: int) -> float:
     return count / (found.tp + found.fn)
 
 
-def score(slices: Labels, truth: Labels, **settings: Any) -> Matching:
-    """Shuffle the numbers in each slice, link, and compare with the truth."""
+def score(slices: Labels, ground_truth: Labels, **settings: Any) -> Matching:
+    """Shuffle the numbers in each slice, link, and compare with the ground truth."""
     rng = np.random.default_rng(0)
     mixed = np.stack([shuffled(plane, rng) for plane in slices])
-    return match_instances(link_slices(mixed, **settings), truth)
+    return match_instances(link_slices(mixed, **settings), ground_truth)
 
 
-def kept_pairs(truth: Labels) -> float:
+def kept_pairs(ground_truth: Labels) -> float:
     """Share of pairs (2k - 1, 2k) both of which are found."""
-    fates = score(truth, truth).truth
-    found = fates.label[fates.fate == "matched"]
-    pairs = np.bincount((found - 1) // 2, minlength=(int(truth.max()) + 1) // 2)
+    outcomes = score(ground_truth, ground_truth).ground_truth
+    found = outcomes.label[outcomes.outcome == "matched"]
+    pairs = np.bincount((found - 1) // 2, minlength=(int(ground_truth.max()) + 1) // 2)
     return float((pairs == 2).mean())
 
 
 def shuffled(plane: Labels, rng: np.random.Generator) -> Labels:
-    """(y, x) the same sections under numbers drawn anew."""
+    """(y, x) the same masks under numbers drawn anew."""
     names, inverse = np.unique(plane, return_inverse=True)
     drawn = rng.permutation(len(names)) + 1
     drawn[names == 0] = 0
@@ -147,7 +153,7 @@ def spheres(count: int, seed: int, pairs: str | None = None) -> Labels:
     Args:
         count: of cells.
         seed: of radii, subvoxel centres and directions.
-        pairs: how pairs lie: ``z``, ``xy`` or ``any``; None: single spheres.
+        pairs: how pairs lie: `z`, `xy` or `any`; None: single spheres.
 
     Returns:
         (z, y, x) labels; of a pair 2k - 1 and 2k, a voxel in both goes to the nearer surface.
@@ -176,16 +182,18 @@ def spheres(count: int, seed: int, pairs: str | None = None) -> Labels:
     return volume
 
 
-def degraded(truth: Labels, seed: int, missed: float = 0.1, jitter: int = 1) -> Labels:
-    """Each section missed with this probability, the others moved by up to ``jitter`` pixels."""
+def degraded(
+    ground_truth: Labels, seed: int, false_negatives: float = 0.1, jitter: int = 1
+) -> Labels:
+    """Each 2D mask is missing with this probability; the others move by up to `jitter` pixels."""
     rng = np.random.default_rng(seed)
-    out = np.zeros_like(truth)
-    limits: Sequence[int] = truth.shape[1:]
-    for z, plane in enumerate(truth):
+    out = np.zeros_like(ground_truth)
+    limits: Sequence[int] = ground_truth.shape[1:]
+    for z, plane in enumerate(ground_truth):
         y, x = np.nonzero(plane)
         value = plane[y, x]
-        lost = rng.random(int(truth.max()) + 1) < missed
-        shift = rng.integers(-jitter, jitter + 1, (2, int(truth.max()) + 1))
+        lost = rng.random(int(ground_truth.max()) + 1) < false_negatives
+        shift = rng.integers(-jitter, jitter + 1, (2, int(ground_truth.max()) + 1))
         keep = ~lost[value]
         y = np.clip(y + shift[0, value], 0, limits[0] - 1)[keep]
         x = np.clip(x + shift[1, value], 0, limits[1] - 1)[keep]

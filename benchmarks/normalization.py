@@ -1,8 +1,9 @@
-"""Whether things far brighter or darker than a granule change granules elsewhere.
+"""Whether artefacts far brighter or darker than a granule change the granules elsewhere.
 
-Run ``python benchmarks/normalization.py CHECKPOINT VOLUME``. A bead, a capillary's wall and a blank
-band are put into the volume, one after the other, and the labels outside of them, and of a margin,
-are matched with those of the volume as it is.
+Run `python benchmarks/normalization.py CHECKPOINT --output
+benchmarks/results/normalization.json`. A bead, a capillary's wall and a blank band are put into a
+synthetic cell, one after the other. The granules outside of each artefact and a margin are matched
+with those of the cell without it.
 """
 
 from __future__ import annotations
@@ -12,18 +13,20 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from record import Result, add_output
 
-from isgseg.instances.matching import match_instances
-from isgseg.labelling import grey_of, label_volume
-from isgseg.model.checkpoint import load_module
-from isgseg.normalization import cytoplasm_mode
-from isgseg.volume import read_volume
+from isgseg.data.normalization import cytoplasm_mode
+from isgseg.evaluation.matching import match_instances
+from isgseg.inference.predictor import Predictor
+from isgseg.io.volumes import Volume
+from isgseg.phantom import make_phantom
 
+FIELD = (486, 473)  # (y, x) pixels of a slice
 MARGIN = 64  # pixels around what was put in: more than the network sees of a granule
 Bools = npt.NDArray[np.bool_]
 
 
-def intruders(shape: tuple[int, int, int], cytoplasm: float) -> dict[str, tuple[Bools, float]]:
+def artefacts(shape: tuple[int, int, int], cytoplasm: float) -> dict[str, tuple[Bools, float]]:
     """What is put in: which pixels of a slice, (y, x), and their value."""
     _, height, width = shape
     y, x = np.indices((height, width))
@@ -35,36 +38,44 @@ def intruders(shape: tuple[int, int, int], cytoplasm: float) -> dict[str, tuple[
 
 
 def main() -> None:
-    """Prints one row for each of them."""
+    """Labels the cell as it is and with each artefact."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("checkpoint")
-    parser.add_argument("volume")
+    parser.add_argument("--seed", type=int, default=2000, help="of the synthetic cell")
     parser.add_argument("--slices", type=int, default=16)
-    arguments = parser.parse_args()
-    module = load_module(arguments.checkpoint)
-    source = read_volume(arguments.volume)
-    data = source.data[: arguments.slices].astype(np.float32)
+    add_output(parser)
+    args = parser.parse_args()
+    predictor = Predictor.from_checkpoint(args.checkpoint, progress=False)
+    phantom = make_phantom(args.seed, shape=(args.slices, *FIELD))
+    result = Result("Artefacts and the granules elsewhere", seeds=[args.seed])
 
-    def label(volume: npt.NDArray[np.float32]) -> tuple[float, npt.NDArray[Any]]:
-        grey = grey_of(module, volume, "volume")
-        granules = label_volume(module, volume, grey, voxel_size=source.voxel_size)
-        return grey.high, granules.labels
+    def label(data: npt.NDArray[np.float32]) -> tuple[float, npt.NDArray[Any]]:
+        volume = Volume(data, phantom.voxel_size)
+        return predictor.normalizer(volume).high, predictor.segment(volume).labels
 
+    data = phantom.volume
     before, labels = label(data)
-    print(f"{'':20}{'cytoplasm':>12}{'granules':>10}{'matched':>9}{'lost':>6}{'new':>5}")
-    for name, (inside, value) in intruders(data.shape, cytoplasm_mode(data)).items():
+    if not labels.any():
+        parser.error(f"{args.checkpoint} finds no granule in this cell, so that none can change")
+    for name, (inside, value) in artefacts(data.shape, cytoplasm_mode(data)).items():
         volume = data.copy()
         volume[:, inside] = value
         after, changed = label(volume)
-        near = np.pad(inside, MARGIN)
-        for axis in (0, 1):  # a square around each pixel that was changed
-            near = np.any([np.roll(near, k, axis) for k in range(-MARGIN, MARGIN + 1)], axis=0)
-        elsewhere = ~near[MARGIN:-MARGIN, MARGIN:-MARGIN]
+        elsewhere = ~widened(inside)
         found = match_instances(changed * elsewhere, labels * elsewhere)
-        print(
-            f"{name:20}{after / before - 1:+12.2%}{found.tp + found.fn:10}{found.tp:9}"
-            f"{found.fn:6}{found.fp:5}"
-        )
+        moved = abs(after / before - 1)
+        result.add("quality", f"{name}: shift of the grey scale", moved)
+        result.add("quality", f"{name}: F1 elsewhere", found.f1)
+        result.details[name] = {"matched": found.tp, "lost": found.fn, "new": found.fp}
+    result.write(args.output)
+
+
+def widened(inside: Bools) -> Bools:
+    """(y, x) a square of `MARGIN` pixels around each pixel of an artefact."""
+    near = np.pad(inside, MARGIN)
+    for axis in (0, 1):
+        near = np.any([np.roll(near, k, axis) for k in range(-MARGIN, MARGIN + 1)], axis=0)
+    return near[MARGIN:-MARGIN, MARGIN:-MARGIN]
 
 
 if __name__ == "__main__":

@@ -1,14 +1,13 @@
 """What training costs beyond its network: ours beside a plain loop over the same network and data.
 
-Run ``python benchmarks/train.py --json training.json``; ``--data ROOT`` takes a dataset of yours
-instead of a small phantom, and further arguments are overrides of ``isgseg-train``, such as
-``experiment=quickstart`` or ``model=resnet10 data.num_workers=0``.
+Run `python benchmarks/train.py experiment=quickstart --output benchmarks/results/train.json`.
+`--data ROOT` takes a dataset of yours instead of a small synthetic one. Further arguments are
+overrides of `isgseg-train`, such as `model=resnet10 data.num_workers=0`.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import statistics
 import tempfile
@@ -17,7 +16,6 @@ from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
@@ -27,27 +25,31 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from omegaconf import DictConfig
+from record import Result, add_output
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
 from isgseg.config import CONFIG_DIR, quiet_lightning
 from isgseg.hardware import autocast, pick_device, pick_precision
-from isgseg.model import module as training
-from isgseg.model.checkpoint import load_module
-from isgseg.model.module import MaskRCNNModule
-from isgseg.model.optimizer import build_optimizer
+from isgseg.models.optimizer import build_optimizer
 from isgseg.prepare import prepare
 from isgseg.train import network_settings
+from isgseg.training import detections
+from isgseg.training import module as training
+from isgseg.training.evaluation import load_module
+from isgseg.training.module import MaskRCNNModule
 
+TARGETS = {"plain loop": ">= 0.95", "plain loop, fp32": ">= 1.8"}
 WARM = 2  # steps that do not count: memory, kernels, workers
 
 
 def main() -> None:
+    """Measures in turn, so that all sides meet the same machine."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("overrides", nargs="*", help="of isgseg-train")
     parser.add_argument("--data", help="a dataset folder")
     parser.add_argument("--steps", type=int, default=12, help="in a round")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--json", type=Path)
+    add_output(parser)
     args = parser.parse_intermixed_args()
     quiet_lightning()
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
@@ -69,24 +71,17 @@ def main() -> None:
             rates["plain loop"].append(plain_loop(cfg, own))
             rates["plain loop, fp32"].append(plain_loop(cfg, "32-true", channels_last=False))
             rates["data alone"].append(data_alone(cfg))
-        result: dict[str, Any] = {
-            "device": str(pick_device()),
-            "precision": own,
-            "threads": torch.get_num_threads(),
-            "overrides": args.overrides,
-            "patches a second": {name: statistics.median(each) for name, each in rates.items()},
-            **{
-                f"ours / {name}": statistics.median(
-                    one / other for one, other in zip(rates["ours"], rates[name], strict=True)
-                )
-                for name in ("plain loop", "plain loop, fp32")
-            },
-            "share of validation for metrics": validation(cfg),
-        }
-    print(json.dumps(result, indent=2))
-    print("to reach: ours / plain loop .95, in fp32 1.8, share of validation for metrics .1")
-    if args.json:
-        args.json.write_text(json.dumps(result, indent=2) + "\n")
+        share = validation(cfg)
+    result = Result("A training step beside a plain loop", seeds=[cfg.seed])
+    for name, each in rates.items():
+        result.add("speed", f"training, {name}: patches a second", statistics.median(each))
+    for name, target in TARGETS.items():
+        pairs = zip(rates["ours"], rates[name], strict=True)
+        ratio = statistics.median(one / other for one, other in pairs)
+        result.add("speed", f"training, ours against the {name}", ratio, "", target)
+    result.add("speed", "share of validation for metrics", share, "", "<= 0.1")
+    result.details |= {"precision": own, "device": str(pick_device())}
+    result.write(args.output)
 
 
 def config(name: str, *overrides: str) -> DictConfig:
@@ -100,9 +95,9 @@ def phantom(folder: str) -> str:
     prepare(
         config(
             "prepare",
-            "data=phantom",
-            "data.phantom.train_seeds=[0]",
-            "data.phantom.shape=[32,486,473]",
+            "source=phantom",
+            "source.phantom.train_seeds=[0]",
+            "source.phantom.shape=[32,486,473]",
             "patches.slice_step=2",
             f"output_dir={root}",
             f"paths.output_dir={folder}",
@@ -116,9 +111,9 @@ def parts(cfg: DictConfig) -> tuple[Any, MaskRCNNModule]:
     lightning.seed_everything(cfg.seed, verbose=False)
     data = instantiate(cfg.data)
     data.setup("fit")
-    facts = data.facts()
-    network = network_settings(cfg, facts["context"])
-    return data, instantiate(cfg.model, network=network, facts=facts)
+    metadata = data.metadata()
+    network = network_settings(cfg, metadata["z_context"])
+    return data, instantiate(cfg.model, network=network, metadata=metadata)
 
 
 def precision_of(cfg: DictConfig) -> Any:
@@ -146,13 +141,13 @@ def ours(cfg: DictConfig) -> float:
     """Patches a second of isgseg-train: its Trainer, loggers and callbacks, without checkpoints."""
     data, module = parts(cfg)
     watch = Stopwatch()
-    callbacks = [instantiate(part) for part in cfg.callbacks.values()]
+    callbacks = map(instantiate, cfg.callbacks.values())
     kept = [part for part in callbacks if not isinstance(part, ModelCheckpoint)]
     trainer = instantiate(
         cfg.trainer,
         precision=precision_of(cfg),
         callbacks=[*kept, watch],
-        logger=[instantiate(part) for part in cfg.logger.values()],
+        logger=[*map(instantiate, cfg.logger.values())],
         enable_checkpointing=False,
     )
     trainer.fit(module, datamodule=data)
@@ -173,15 +168,15 @@ def plain_loop(cfg: DictConfig, precision: Any, channels_last: bool = True) -> f
     )
     scaler = torch.amp.GradScaler(device.type, enabled=precision == "16-mixed")
     watch = Stopwatch()
-    for step, (pictures, targets) in enumerate(data.train_dataloader()):
+    for step, (images, targets) in enumerate(data.train_dataloader()):
         torch.manual_seed(1_000_003 * cfg.seed + step)  # the same regions are sampled
-        pictures = [picture.to(device, non_blocking=True) for picture in pictures]
+        images = [image.to(device, non_blocking=True) for image in images]
         targets = [
             {key: value.to(device, non_blocking=True) for key, value in target.items()}
             for target in targets
         ]
         with autocast(precision, device):
-            loss = torch.stack(list(network(pictures, targets).values())).sum()
+            loss = torch.stack(list(network(images, targets).values())).sum()
         optimizer.zero_grad()
         scaler.scale(loss).backward()
         scaler.unscale_(optimizer)
@@ -206,17 +201,13 @@ def data_alone(cfg: DictConfig) -> float:
 
 
 def validation(cfg: DictConfig) -> float:
-    """The share of validation that goes to drawing masks and to the COCO scores.
-
-    It depends on how many objects are found: `ckpt_path=FILE.pth` takes a trained network.
-    """
+    """The share of validation for masks and COCO scores; `ckpt_path=` takes a trained network."""
     data, module = parts(cfg)
-    if cfg.ckpt_path:
-        module = load_module(cfg.ckpt_path)
+    module = load_module(cfg.ckpt_path) if cfg.ckpt_path else module
     spent = [0.0]
     with ExitStack() as stack:
         for owner, name in (
-            (training, "draw"),
+            (detections, "draw"),
             (training, "read_scores"),
             (module.val_metric, "update"),
         ):

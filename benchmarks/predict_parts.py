@@ -1,0 +1,163 @@
+"""Where the time of a slice goes in the fast path, and how near the network is to the peak.
+
+Run `python benchmarks/predict_parts.py --light LIGHT.pth --default DEFAULT.pth`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, cast
+from unittest.mock import patch
+
+import torch
+from contenders import MODELS, Array, add_options, predictor_of
+from record import Result, add_output
+from torch.utils.flop_counter import FlopCounterMode
+
+from isgseg.data.normalization import Normalizer
+from isgseg.hardware import autocast
+from isgseg.inference import segmentation
+from isgseg.inference import slices as detection
+from isgseg.inference.predictor import Predictor
+from isgseg.instances.linking import SliceLinker
+from isgseg.io.volumes import Volume, write_volume
+from isgseg.phantom import make_phantom
+
+FIELD = (486, 473)  # (y, x) pixels of a slice
+PARTS = {
+    "resize": "transform",
+    "backbone": "backbone.body",
+    "pyramid": "backbone.fpn",
+    "proposals": "rpn",
+    "cut out": "roi_heads.box_roi_pool",
+    "box head": "roi_heads.box_head",
+    "cut out masks": "roi_heads.mask_roi_pool",
+    "mask head": "roi_heads.mask_head",
+    "mask predictor": "roi_heads.mask_predictor",
+}
+
+
+def main() -> None:
+    """Times the parts of both networks."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    add_options(parser)
+    parser.add_argument("--slices", type=int, default=8)
+    add_output(parser)
+    args = parser.parse_args()
+    volume = make_phantom(args.seed, shape=(args.slices, *FIELD)).volume
+    result = Result("Where the time of a slice goes", seeds=[args.seed])
+    for name in MODELS:
+        seconds, network = where_time_goes(predictor_of(name, args), volume)
+        share = network["share of the peak"]
+        result.add("speed", f"{name} fast: share of the peak of convolutions", share, "", ">= 0.5")
+        result.details[name] = {"seconds a slice": seconds, "network": network}
+        for part, value in seconds.items():
+            print(f"  {part:20} {value:.4f} s")
+    result.write(args.output)
+
+
+def where_time_goes(
+    predictor: Predictor, volume: Array
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Seconds a slice of every part of the fast path, and the network's share of the peak."""
+    detector = detector_of(predictor)
+    normalizer = predictor.normalizer(Volume(volume, None))
+    counter = FlopCounterMode(display=False)
+    with counter, patch.object(detection, "_ahead", iter):  # it does not count in other threads
+        list(detector.detect(volume[:1], normalizer, 0.5))
+    before = convolution_peak(detector.device, detector.precision)
+    seconds = time_of_parts(predictor, volume)
+    peak = max(before, convolution_peak(detector.device, detector.precision))
+    flops = counter.get_total_flops()
+    return seconds, {
+        "GFLOP a slice": flops / 1e9,
+        "GFLOP/s": flops / seconds["network"] / 1e9,
+        "convolution peak, GFLOP/s": peak / 1e9,
+        "share of the peak": flops / seconds["network"] / peak,
+    }
+
+
+def detector_of(predictor: Predictor) -> detection.MaskRCNNDetector:
+    """What finds granules in slices for a predictor by Mask R-CNN."""
+    method: Any = predictor.method
+    return cast(detection.MaskRCNNDetector, method.model)
+
+
+def time_of_parts(predictor: Predictor, volume: Array) -> dict[str, float]:
+    """Seconds a slice of every part of the fast path; `all` is the whole, without writing."""
+    seconds: dict[str, float] = defaultdict(float)
+    with ExitStack() as stack:
+        for name, path in PARTS.items():
+            clock(detector_of(predictor).network.get_submodule(path), name, seconds, stack)
+        for owner, function, name in (
+            (Normalizer, "__call__", "normalizer"),
+            (detection, "_tiles", "tiling"),
+            (detection, "_detect", "network"),
+            (segmentation, "label_slice", "paste"),
+            (SliceLinker, "add", "link"),
+            (SliceLinker, "finish", "link"),
+        ):
+            original = getattr(owner, function)
+            stack.enter_context(patch.object(owner, function, timed(original, name, seconds)))
+        start = time.perf_counter()
+        labels = predictor.segment(Volume(volume, None), "the phantom").labels
+        seconds["all"] = time.perf_counter() - start
+    with tempfile.TemporaryDirectory() as folder:
+        timed(write_volume, "write", seconds)(Path(folder) / "labels.tif", labels, None)
+    seconds["rest of network"] = seconds["network"] - sum(seconds[name] for name in PARTS)
+    return {name: value / len(volume) for name, value in seconds.items()}
+
+
+def clock(part: torch.nn.Module, name: str, seconds: dict[str, float], stack: ExitStack) -> None:
+    """Adds up the time that a part of a network takes; its copies' too."""
+    started: list[float] = []
+
+    def begin(*_: Any) -> None:
+        started.append(time.perf_counter())
+
+    def end(*_: Any) -> None:
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        seconds[name] += time.perf_counter() - started.pop()
+
+    stack.callback(part.register_forward_pre_hook(begin).remove)
+    stack.callback(part.register_forward_hook(end).remove)
+
+
+def timed(function: Callable[..., Any], name: str, seconds: dict[str, float]) -> Any:
+    def run(*args: Any, **kwargs: Any) -> Any:
+        start = time.perf_counter()
+        try:
+            return function(*args, **kwargs)
+        finally:
+            seconds[name] += time.perf_counter() - start
+
+    return run
+
+
+def convolution_peak(device: torch.device, precision: str) -> float:
+    """The most operations a second that a 3 x 3 convolution reaches here."""
+    rates = []
+    for width in (64, 128, 256):
+        layer = torch.nn.Conv2d(width, width, 3, padding=1).to(device)
+        layer = layer.to(memory_format=torch.channels_last)
+        data = torch.rand(1, width, 256, 256, device=device)
+        data = data.to(memory_format=torch.channels_last)
+        for _ in range(6):
+            with torch.inference_mode(), autocast(precision, device):
+                start = time.perf_counter()
+                layer(data)
+                if device.type == "cuda":
+                    torch.cuda.synchronize()
+            rates.append(2 * width**2 * 9 * 256**2 / (time.perf_counter() - start))
+    return max(rates)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,154 @@
+"""Makes the page `benchmarks/README.md`, and the table of the model card, from `results/*.json`.
+
+Run `python benchmarks/report.py` after a benchmark has written its result. Nothing stands in the
+page that no result file holds; a test compares the two.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from record import GROUPS, RESULTS, ROOT, check, reached
+
+PAGE = ROOT / "benchmarks" / "README.md"
+CARD = ROOT / "docs" / "model_card.md"
+NETWORK = "shipped_network"  # the result file that the model card shows
+BEGIN, END = "<!-- begin: benchmarks/report.py -->", "<!-- end -->"
+Results = Mapping[str, Mapping[str, Any]]
+
+HEAD = """# Benchmarks
+
+`benchmarks/report.py` makes this page from the files in `benchmarks/results/`. Each number belongs
+to a run; the section "Runs" gives the command, the commit and the machine of each.
+Times differ between machines and between runs: compare ratios, or measure both sides on one
+machine. "Load" is the load average of the last five minutes: above the number of threads, other
+work ran beside the measurement and times are too long.
+Older measurements, ablations and negative results are in [notes/](notes/).
+"""
+
+
+def main() -> None:
+    """Writes the page and the card."""
+    results = read_results()
+    PAGE.write_text(page(results))
+    CARD.write_text(with_section(CARD.read_text(), card_section(results)))
+    print(f"{len(results)} results: {PAGE.relative_to(ROOT)}, {CARD.relative_to(ROOT)}")
+
+
+def read_results(folder: Path = RESULTS) -> dict[str, dict[str, Any]]:
+    """The content of every result file, by its name without suffix, in order of the name.
+
+    Raises:
+        ValueError: a file lacks a field; see `record.check`.
+    """
+    results = {path.stem: json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))}
+    for name, content in results.items():
+        check(content, f"{name}.json")
+    return results
+
+
+def page(results: Results) -> str:
+    """The page as Markdown: a table for each group, figures, and the runs."""
+    parts = [HEAD]
+    for group in GROUPS:
+        if rows := group_rows(results, group):
+            parts.append(
+                f"## {group.capitalize()}\n\n| measure | value | target | reached | run |\n"
+                "|---|---|---|---|---|\n" + "\n".join(rows) + "\n"
+            )
+    for content in results.values():
+        if figure := content["details"].get("figure"):
+            parts.append(f"![{content['title']}](results/{figure})\n")
+    runs = [
+        f"| {name} | {content['title']} | `{content['command']}` | {content['date']}, "
+        f"`{content['commit']}` | {machine_text(content['machine'])} | {seeds(content)} |"
+        for name, content in results.items()
+    ]
+    parts.append(
+        "## Runs\n\nA `+` behind a commit says that tracked files were changed.\n\n"
+        "| run | what | command | date, commit | machine | seeds |\n|---|---|---|---|---|---|\n"
+        + "\n".join(runs)
+        + "\n"
+    )
+    return "\n".join(parts)
+
+
+def group_rows(results: Results, group: str) -> list[str]:
+    """The rows of a group's table."""
+    rows = []
+    for name, content in results.items():
+        for number in content["numbers"]:
+            if number["group"] != group:
+                continue
+            target = content["targets"].get(number["name"])
+            said = "" if target is None else "yes" if reached(number["value"], target) else "**no**"
+            rows.append(
+                f"| {number['name']} | {value_text(number)} | {target_text(target)} | {said} "
+                f"| {name} |"
+            )
+    return rows
+
+
+def value_text(number: Mapping[str, Any]) -> str:
+    """Three significant digits and the unit; whole numbers in full."""
+    value = number["value"]
+    text = f"{value:,.0f}" if abs(value) >= 100 or value == int(value) else f"{value:.3g}"
+    return f"{text} {number['unit']}".rstrip()
+
+
+def target_text(target: str | None) -> str:
+    """A target with the signs of mathematics."""
+    if target is None:
+        return ""
+    return target.replace(">=", "≥").replace("<=", "≤").replace("+-", "±")
+
+
+def machine_text(machine: Mapping[str, Any]) -> str:
+    """A machine in a few words."""
+    flags = [flag for flag in machine["flags"] if flag in ("avx512_bf16", "amx_bf16")]
+    cores = f"{machine['threads']} of {machine['cores']} cores, load {machine['load']:g}"
+    parts = [machine["cpu"], cores, *flags]
+    return ", ".join([*parts, machine["gpu"]] if machine["gpu"] else parts)
+
+
+def seeds(content: Mapping[str, Any]) -> str:
+    """The seeds; a run of consecutive ones as `0 to 4`."""
+    numbers = content["seeds"]
+    if len(numbers) > 2 and numbers == list(range(numbers[0], numbers[0] + len(numbers))):
+        return f"{numbers[0]} to {numbers[-1]}"
+    return ", ".join(map(str, numbers))
+
+
+def card_section(results: Results) -> str:
+    """What the model card says of the file, its training and its scores."""
+    content = results.get(NETWORK)
+    if content is None:
+        return "No network has been released yet, and so there are no scores.\n"
+    rows = [f"| {key} | {value} |" for key, value in content["details"].get("card", {}).items()]
+    for number in content["numbers"]:
+        target = target_text(content["targets"].get(number["name"]))
+        beside = f" (target {target})" if target else ""
+        rows.append(f"| {number['name']} | {value_text(number)}{beside} |")
+    rows.append(f"| measured with | `{content['command']}` |")
+    rows.append(f"| on | {content['date']}, commit `{content['commit']}` |")
+    return "| | |\n|---|---|\n" + "\n".join(rows) + "\n"
+
+
+def with_section(text: str, section: str) -> str:
+    """The text with what stands between the two marks replaced.
+
+    Raises:
+        ValueError: a mark is missing.
+    """
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not (begin and end):
+        raise ValueError(f"the text lacks '{BEGIN}' or '{END}'")
+    return f"{before}{begin}\n{section}{end}{after}"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,145 @@
+"""The results of benchmarks, the page made from them, and the model card."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import json
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from conftest import ROOT
+
+BENCHMARKS = ROOT / "benchmarks"
+RESULTS = sorted((BENCHMARKS / "results").glob("*.json"))
+MACHINE = {"cpu": "a CPU", "cores": 2, "flags": [], "threads": 1, "load": 1.0, "gpu": None}
+WEIGHTS = ROOT / "src" / "isgseg" / "weights" / "isg_mask_rcnn_final.pth"
+
+
+@pytest.fixture(autouse=True)
+def _benchmarks_on_the_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+
+
+def module(name: str) -> ModuleType:
+    return importlib.import_module(name)
+
+
+def result(**changes: Any) -> dict[str, Any]:
+    """A valid result with some fields changed; None removes one."""
+    content = {
+        "title": "Discs",
+        "script": "benchmarks/discs.py",
+        "command": "python benchmarks/discs.py",
+        "commit": "0123456789ab",
+        "date": "2026-11-28",
+        "machine": MACHINE,
+        "seeds": [0, 1, 2],
+        "numbers": [{"group": "quality", "name": "discs: F1", "value": 0.9, "unit": ""}],
+        "targets": {"discs: F1": ">= 0.85"},
+        "details": {},
+    }
+    return {key: value for key, value in (content | changes).items() if value is not None}
+
+
+@pytest.mark.parametrize("path", sorted(BENCHMARKS.glob("*.py")), ids=lambda path: path.stem)
+def test_every_script_finds_what_it_imports(path: Path) -> None:
+    assert module(path.stem).__doc__
+
+
+def test_there_are_results() -> None:
+    assert RESULTS
+
+
+@pytest.mark.parametrize("path", RESULTS, ids=lambda path: path.stem)
+def test_every_result_has_the_needed_fields_and_a_script_that_exists(path: Path) -> None:
+    content = json.loads(path.read_text())
+    module("record").check(content, path.name)
+    assert (ROOT / content["script"]).is_file()
+    assert content["script"] in content["command"]
+    assert content["commit"] != "unknown"
+    figure = content["details"].get("figure")
+    assert figure is None or (path.parent / figure).is_file()
+
+
+def test_the_page_and_the_card_are_the_report_of_the_results() -> None:
+    report = module("report")
+    results = report.read_results()
+    advice = "run: python benchmarks/report.py"
+    assert report.PAGE.read_text() == report.page(results), advice
+    card = report.CARD.read_text()
+    assert card == report.with_section(card, report.card_section(results)), advice
+
+
+def test_the_page_has_at_most_120_lines_and_the_command_of_every_run() -> None:
+    page = (BENCHMARKS / "README.md").read_text()
+    assert len(page.splitlines()) <= 120
+    for path in RESULTS:
+        assert json.loads(path.read_text())["command"] in page
+
+
+@pytest.mark.skipif(not WEIGHTS.is_file(), reason=f"no network in the package: {WEIGHTS.name}")
+def test_the_model_card_names_the_digest_of_the_network_in_the_package() -> None:
+    digest = hashlib.sha256(WEIGHTS.read_bytes()).hexdigest()
+    assert digest in (ROOT / "docs" / "model_card.md").read_text()
+
+
+def test_the_page_shows_value_target_and_whether_it_is_reached() -> None:
+    page = module("report").page({"discs": result(), "low": result(targets={"discs: F1": ">= 1"})})
+    assert "| discs: F1 | 0.9 | ≥ 0.85 | yes | discs |" in page
+    assert "| discs: F1 | 0.9 | ≥ 1 | **no** | low |" in page
+    assert "| discs | Discs | `python benchmarks/discs.py` | 2026-11-28, `0123456789ab` |" in page
+    assert "0 to 2" in page
+
+
+@pytest.mark.parametrize(
+    ("value", "target", "expected"),
+    [
+        (0.85, ">= 0.85", True),
+        (0.84, ">= 0.85", False),
+        (15.1, "<= 15", False),
+        (-0.04, "within +- 0.05", True),
+        (-0.06, "within +- 0.05", False),
+    ],
+)
+def test_targets(value: float, target: str, expected: bool) -> None:
+    assert module("record").reached(value, target) is expected
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"commit": None}, "commit"),
+        ({"host": "somewhere"}, "host"),
+        ({"machine": {"cpu": "a CPU"}}, "machine"),
+        ({"numbers": []}, "no numbers"),
+        ({"numbers": [{"group": "looks", "name": "n", "value": 1.0, "unit": ""}]}, "group"),
+        (
+            {"numbers": [{"group": "speed", "name": "n", "value": float("nan"), "unit": ""}]},
+            "finite",
+        ),
+        ({"targets": {"other": ">= 1"}}, "other"),
+        ({"targets": {"discs: F1": "high"}}, "high"),
+    ],
+)
+def test_a_result_that_cannot_be_shown_is_refused(changes: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        module("record").check(result(**changes), "discs.json")
+
+
+def test_a_written_result_is_valid_and_names_no_folder_of_this_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = module("record")
+    script = BENCHMARKS / "linking.py"
+    monkeypatch.setattr("sys.argv", [str(script), f"--weights={tmp_path}/a.pth", "--output", "x"])
+    found = record.Result("Discs", seeds=[3])
+    found.add("speed", "discs: time", 2.0, "s", target="<= 3")
+    found.write(tmp_path / "results" / "discs.json")
+    content = json.loads((tmp_path / "results" / "discs.json").read_text())
+    record.check(content, "discs.json")
+    assert content["script"] == "benchmarks/linking.py"
+    assert content["command"].endswith("python benchmarks/linking.py --weights=a.pth --output x")
+    assert str(tmp_path) not in json.dumps(content)
