@@ -24,7 +24,7 @@ VoxelSize = tuple[float, float, float]
 
 log = logging.getLogger(__name__)
 
-SIDES = (0.01, 1e7)  # nm: no microscope has smaller or larger voxels
+SIDES = (0.035, 1e7)  # nm: no microscope has smaller or larger voxels
 DEFLATE_RATIO = 1100  # zlib never shrinks to less than 1/1032
 _GB = 1e9
 
