@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -28,10 +28,7 @@ TRIES = 20  # places tried for one object
 def paint_vacuoles(rng: np.random.Generator, scene: Scene) -> None:
     """Watery vacuoles with a faint rim, some with a bright dot at the wall, in place."""
     lac = scene.lac
-    for _ in range(_count(rng, scene, "vacuole_density")):
-        body = _find_place(rng, scene, scene.settings.vacuole_diameter)
-        if body is None:
-            continue
+    for body in _bodies(rng, scene, "vacuole_density", scene.settings.vacuole_diameter):
         fill = lac.outside + rng.uniform(0.2, 0.8) * (lac.cytoplasm - lac.outside)
         paint_body(scene, body, lac.between(0.3), "vacuole")
         paint_body(scene, body, fill, "vacuole", shrink=1.3)
@@ -45,10 +42,7 @@ def paint_vacuoles(rng: np.random.Generator, scene: Scene) -> None:
 def paint_rings(rng: np.random.Generator, scene: Scene) -> None:
     """Multivesicular bodies: a bright shell around a core like cytosol, in place."""
     lac = scene.lac
-    for _ in range(_count(rng, scene, "ring_density")):
-        body = _find_place(rng, scene, scene.settings.ring_diameter)
-        if body is None:
-            continue
+    for body in _bodies(rng, scene, "ring_density", scene.settings.ring_diameter):
         core = lac.cytoplasm * rng.uniform(0.9, 1.1)
         paint_body(scene, body, scene.contrast(rng.uniform(0.25, 0.9)), "ring")
         paint_body(scene, body, core, "ring", shrink=rng.uniform(1.5, 3.0))
@@ -61,10 +55,8 @@ def paint_rings(rng: np.random.Generator, scene: Scene) -> None:
 
 def paint_lipid(rng: np.random.Generator, scene: Scene) -> None:
     """Lipid droplets: round, sharp, brighter than granules, in place."""
-    for _ in range(_count(rng, scene, "lipid_density")):
-        body = _find_place(rng, scene, scene.settings.lipid_diameter)
-        if body is not None:
-            paint_body(scene, body, scene.lac.lipid * rng.uniform(0.85, 1.1), "lipid_droplet")
+    for body in _bodies(rng, scene, "lipid_density", scene.settings.lipid_diameter):
+        paint_body(scene, body, scene.lac.lipid * rng.uniform(0.85, 1.1), "lipid_droplet")
 
 
 def paint_bodies(rng: np.random.Generator, scene: Scene, granules: Sequence[Place]) -> None:
@@ -189,6 +181,16 @@ def _radius(rng: np.random.Generator, scene: Scene, diameter: Sequence[float]) -
     """Voxels. Small ones are the most frequent: the square of a uniform number."""
     low, high = diameter
     return float((low + (high - low) * rng.uniform() ** 2) / scene.voxel_size / 2)
+
+
+def _bodies(
+    rng: np.random.Generator, scene: Scene, density: str, diameter: Sequence[float]
+) -> Iterator[Ellipsoid]:
+    """Round bodies in free cytosol, drawn one at a time; those without room are left out."""
+    for _ in range(_count(rng, scene, density)):
+        body = _find_place(rng, scene, diameter)
+        if body is not None:
+            yield body
 
 
 def _find_place(

@@ -28,7 +28,6 @@ from isgseg.schema.fields import (
 from isgseg.schema.train import Model
 
 Segmentation = section_of(SegmentationSettings, "Segmentation")
-Grey = section_of(Normalization, "Grey")
 
 
 class DoctorData(Section):
@@ -64,7 +63,7 @@ class TuneData(Loading):
     root: Text
 
 
-class ChosenGrey(Section):
+class ChosenNormalization(Section):
     """`normalization` of prediction, of which a null method is the checkpoint's."""
 
     method: Method | None = None
@@ -112,7 +111,7 @@ class Predict(Run):
     overwrite: bool
     fast: bool
     threshold: Share | None
-    normalization: ChosenGrey | None
+    normalization: ChosenNormalization | None
     voxel_size: VoxelSize | None = None
 
 
@@ -141,7 +140,7 @@ class Evaluate(Run):
     predicted: Files | None
     diameters: Rising
     threshold: Share | None
-    normalization: ChosenGrey | None
+    normalization: ChosenNormalization | None
     voxel_size: VoxelSize | None = None
 
 

@@ -11,7 +11,7 @@ from isgseg.data.patches import PatchSettings
 from isgseg.phantom.settings import PhantomSettings
 from isgseg.schema.fields import Command, Files, Section, Seed, Text, VoxelSize, section_of
 
-Grey = section_of(Normalization, "Grey")
+NormalizationSection = section_of(Normalization, "NormalizationSection")
 Patches = section_of(PatchSettings, "Patches")
 
 
@@ -46,5 +46,5 @@ class Prepare(Command):
     output_dir: Text
     overwrite: bool
     voxel_size: VoxelSize | None = None
-    normalization: Grey  # type: ignore[valid-type]
+    normalization: NormalizationSection  # type: ignore[valid-type]
     patches: Patches  # type: ignore[valid-type]
