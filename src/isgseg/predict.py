@@ -130,6 +130,7 @@ def predict_file(
 def describe(cfg: DictConfig, checkpoint: Path) -> dict[str, Any]:
     """What decides the results of every volume, as JSON holds it."""
     from isgseg import __version__
+    from isgseg.io.paths import sha256
     from isgseg.models.archive import check_file
 
     check_file(checkpoint)
@@ -144,22 +145,9 @@ def describe(cfg: DictConfig, checkpoint: Path) -> dict[str, Any]:
 
 def describe_volume(path: Path) -> dict[str, Any]:
     """Which volume it is, as JSON holds it."""
+    from isgseg.io.paths import sha256
+
     return {"volume_sha256": sha256(path)}
-
-
-def sha256(path: Path) -> str:
-    """Of a file.
-
-    Raises:
-        InputError: it cannot be read.
-    """
-    import hashlib
-
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
 
 
 def reason(error: BaseException) -> str:

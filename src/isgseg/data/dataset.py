@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -16,6 +15,7 @@ from isgseg.data.patches import PatchSettings, Split, cut_volume
 from isgseg.errors import InputError
 from isgseg.io.formats import VoxelSize
 from isgseg.io.pairing import load_pair
+from isgseg.io.paths import sha256
 from isgseg.io.volumes import stem
 
 log = logging.getLogger(__name__)
@@ -139,8 +139,7 @@ def describe_sources(
         )
     sources: list[dict[str, Any]] = []
     for name, (image, labels) in zip(stems, pairs, strict=True):
-        with image.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        digest = sha256(image)
         split = "val" if name in val else "train"
         for other in sources:
             if other["sha256"] == digest or other["name"] == name:

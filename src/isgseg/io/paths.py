@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import hashlib
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -79,3 +80,16 @@ def matches(pattern: str | Path) -> list[Path]:
     if path.is_dir():
         raise InputError(f"{path} is a folder; name its files, e.g. {path}/*.mrc")
     return sorted(map(Path, sorted(glob.glob(str(path), recursive=True))), key=natural)
+
+
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file, in hexadecimal digits.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
