@@ -402,6 +402,11 @@ def test_two_commands_at_once_get_two_folders(frame: Frame, tmp_path: Path) -> N
     assert len(list(tmp_path.rglob("mine"))) == 2
 
 
+def test_the_log_has_the_name_of_the_command(frame: Frame, tmp_path: Path) -> None:
+    assert frame("pass").returncode == 0
+    assert [path.name for path in tmp_path.rglob("*.log")] == ["doctor.log"]
+
+
 def test_what_a_user_can_mend_is_one_line_on_standard_error(frame: Frame) -> None:
     run = frame("raise InputFileNotFoundError('cell.mrc is not there')")
     assert run.returncode == 1

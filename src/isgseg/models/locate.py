@@ -15,7 +15,7 @@ from isgseg.io.paths import user_path
 log = logging.getLogger(__name__)
 MODEL = "isg_mask_rcnn_final.pth"
 SHIPPED = "phantom"  # what `model.weights` calls the network that comes with isgseg
-_UNSEEN = (
+UNSEEN = (
     "The network that comes with isgseg was trained on phantoms and has never seen a real cell: "
     "look at what it finds, and fine-tune it on labels of your own (isgseg-train "
     "experiment=finetune model.weights=phantom)"
@@ -41,7 +41,7 @@ def find_model(path: str | Path | None = None) -> Path:
         given = user_path(path)
         log.info("Network: %s", given)
         if given.absolute() == shipped_model():
-            log.warning(_UNSEEN)
+            log.warning(UNSEEN)
         return given
     named = os.environ.get("ISGSEG_MODEL")
     if named:
@@ -56,7 +56,7 @@ def find_model(path: str | Path | None = None) -> Path:
         return runs[-1]
     if shipped_model().is_file():
         log.info("Network: the one that comes with isgseg, %s", shipped_model())
-        log.warning(_UNSEEN)
+        log.warning(UNSEEN)
         return shipped_model()
     raise InputFileNotFoundError(
         f"no model: $ISGSEG_MODEL is not set, and there is neither {installed_model()} nor a "
@@ -78,7 +78,6 @@ def named_weights(weights: str) -> Path:
             f"model.weights={SHIPPED}: {shipped_model()} is not there: this isgseg was installed "
             "without its network; set model.weights=null, or a checkpoint of your own"
         )
-    log.info(_UNSEEN)
     return shipped_model()
 
 

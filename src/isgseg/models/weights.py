@@ -11,7 +11,7 @@ from torchvision.models.detection import MaskRCNN_ResNet50_FPN_Weights
 from isgseg.errors import InputError
 from isgseg.models.archive import check_tensor, read_checkpoint
 from isgseg.models.checkpoint import state_dict
-from isgseg.models.locate import named_weights
+from isgseg.models.locate import SHIPPED, UNSEEN, named_weights
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +38,8 @@ def initialize(network: nn.Module, weights: str) -> None:
             ) from error
     else:
         path = named_weights(weights)
+        if weights == SHIPPED:
+            log.info(UNSEEN)
         source = state_dict(read_checkpoint(path), path)
         for name, value in source.items():
             check_tensor(path, name, value)
