@@ -48,7 +48,9 @@ def test_table_and_figure(
         paths = analyse(config(*files))
     folder = tmp_path / "out"
     names = ["cell_granules.csv", "cell_granules.png", "cell_summary.json"]
-    assert paths == dict(zip(["table", "figure", "summary"], map(folder.joinpath, names)))
+    assert paths == dict(
+        zip(["table", "figure", "summary"], map(folder.joinpath, names), strict=True)
+    )
     table = pd.read_csv(paths["table"])
     assert table["label"].tolist() == [1, 2]
     assert table["volume_nm3"].tolist() == [60 * 30**3, 64 * 30**3]

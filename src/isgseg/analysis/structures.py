@@ -23,10 +23,15 @@ class Structures:
     Attributes:
         masks: by name (z, y, x); `cell` and `nucleus` have no holes, the others are as given, less
             what lies in other cells.
+        cells: (z, y, x) in which cell of those in view each voxel lies, 0: in none; None where no
+            mask says.
+        number: of the cell that the masks are of; None where no mask says.
         warnings: what a reader of the numbers must know, each a sentence.
     """
 
     masks: dict[str, Mask] = field(default_factory=dict)
+    cells: npt.NDArray[np.uint8] | None = None
+    number: int | None = None
     warnings: tuple[str, ...] = ()
 
     @property
@@ -72,4 +77,5 @@ def read_structures(
             if volume.data.shape != shape:
                 raise InputError(f"structures.{name}={path} is {volume.data.shape}, not {shape}")
             masks[name] = volume.data > 0
-    return Structures(masks)
+    cells = masks["cell"].astype(np.uint8) if "cell" in masks else None
+    return Structures(masks, cells, None if cells is None else 1)
