@@ -105,7 +105,8 @@ def _volumes(pool: Pool | None, settings: RelationSettings) -> Floats | None:
     if pool is None or np.isnan(pool.position).all():
         return None
     counts, _ = np.histogram(pool.position, np.linspace(0, 1, settings.radial_steps + 1))
-    return np.asarray(counts / len(pool.position), np.float64)
+    shares: Floats = counts / len(pool.position)
+    return shares
 
 
 def _middle(structures: Structures, size: VoxelSize) -> Floats | None:

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.spatial import cKDTree
 
-from isgseg.analysis.distances import gaps
+from isgseg.analysis.distances import MEMBRANE, gaps
 from isgseg.analysis.radial import positions
 from isgseg.analysis.surfaces import Floats, Mask, Surface, side_of
 from isgseg.io.formats import VoxelSize
@@ -64,20 +64,18 @@ def make_pool(
     chosen = np.sort(where[rng.integers(len(where), size=count)])  # neighbours: a search is faster
     voxels = np.stack(np.unravel_index(chosen, accessible.shape), axis=1)
     points = (voxels + rng.uniform(-0.5, 0.5, voxels.shape)) * np.array(voxel_size)
-    distances = {name: surface.distance(points)[0] for name, surface in surfaces.items()}
-    # The gap of a ball of no radius is the room for one.
-    empty = np.zeros(count)
-    room = np.full(count, np.inf)
-    for distance in distances.values():
-        room = np.minimum(room, gaps(distance, empty, side_of(voxel_size)))
+    away = {name: surface.away(points) for name, surface in surfaces.items()}
+    side, room = side_of(voxel_size), np.full(count, np.inf)
+    for each in away.values():  # the gap of a ball of no radius is the room for one
+        room = np.minimum(room, gaps(each.distance, np.zeros(count), side))
     position, slope = np.full(count, np.nan), np.full(count, np.nan)
-    if "nucleus" in surfaces:
-        position, slope = positions(surfaces["nucleus"], surfaces["membrane"], points)
+    if "nucleus" in away and MEMBRANE in away:
+        position, slope = positions(away["nucleus"], away[MEMBRANE], side)
     order = np.argsort(-room, kind="stable")
     return Pool(
         points[order],
         room[order],
-        {name: distance[order] for name, distance in distances.items()},
+        {name: each.distance[order] for name, each in away.items()},
         position[order],
         slope[order],
     )

@@ -31,13 +31,12 @@ def granule_balls(table: pd.DataFrame, surfaces: Mapping[str, Surface], size: Vo
     centres = table[[f"centroid_{axis}" for axis in "zyx"]].to_numpy(float) * np.array(size)
     side = side_of(size)
     radii = table["equivalent_diameter_px"].to_numpy(float) * side / 2
-    away = {
-        name: gaps(surface.distance(centres)[0], radii, side) for name, surface in surfaces.items()
-    }
+    away = {name: surface.away(centres) for name, surface in surfaces.items()}
+    between = {name: gaps(each.distance, radii, side) for name, each in away.items()}
     position, slope = np.full(len(table), np.nan), np.full(len(table), np.nan)
     if "nucleus" in surfaces and MEMBRANE in surfaces:
-        position, slope = positions(surfaces["nucleus"], surfaces[MEMBRANE], centres)
-    return Balls(centres, radii, away, position, slope)
+        position, slope = positions(away["nucleus"], away[MEMBRANE], side)
+    return Balls(centres, radii, between, position, slope)
 
 
 def granule_columns(

@@ -68,7 +68,7 @@ def contact_columns(
     outer = outermost(voxels, labels)
     points = outer.places * np.array(voxel_size)
     for name, surface in surfaces.items():
-        distance, _ = surface.distance(points)
+        distance = surface.away(points).distance
         least = outer.least_of_each(distance) - BETWEEN_VOXELS * side_of(voxel_size)
         table[f"near_{name}"] = known(np.maximum(least, 0))
         # Where the structure has no voxel, nothing is known of it, contacts neither.

@@ -4,32 +4,30 @@ from __future__ import annotations
 
 import numpy as np
 
-from isgseg.analysis.surfaces import BEHIND_SURFACE, Floats, Surface, side_of
+from isgseg.analysis.surfaces import BEHIND_SURFACE, Away, Floats
 
 
-def positions(nucleus: Surface, membrane: Surface, points: Floats) -> tuple[Floats, Floats]:
+def positions(nucleus: Away, membrane: Away, side: float) -> tuple[Floats, Floats]:
     """Where points lie between the nucleus, 0, and the plasma membrane, 1.
 
     The distance from the nucleus over the sum of those from nucleus and membrane.
 
     Args:
-        nucleus: its surface.
-        membrane: of the cell.
-        points: (N, 3), nm.
+        nucleus: how far from it the points are.
+        membrane: how far from that of the cell.
+        side: of a voxel, nm.
 
     Returns:
         (N,) positions, NaN where one of the two is not there; and (N,) by how much they change per
         nm in the direction in which they change most.
     """
-    side = BEHIND_SURFACE * side_of(nucleus.voxel_size)
-    (inner, from_nucleus), (outer, from_membrane) = (
-        surface.distance(points) for surface in (nucleus, membrane)
+    inner, outer = (
+        np.maximum(away.distance - BEHIND_SURFACE * side, 0) for away in (nucleus, membrane)
     )
-    inner, outer = np.maximum(inner - side, 0), np.maximum(outer - side, 0)
     whole = inner + outer
     with np.errstate(invalid="ignore", divide="ignore"):
         position = inner / whole
-        change = outer[:, None] * from_nucleus - inner[:, None] * from_membrane
+        change = outer[:, None] * nucleus.direction - inner[:, None] * membrane.direction
         slope = np.linalg.norm(change, axis=1) / whole**2
     unknown = ~np.isfinite(whole) | (whole == 0)
     return np.where(unknown, np.nan, position), np.where(unknown, np.nan, slope)
