@@ -52,7 +52,7 @@ def measure_granules(
         return without_lengths(columns), CellNumbers(measures, {}, tuple(warnings))
     measures |= intensity_measures(table[inside], columns[inside], chance)
     own = balls.of(inside)
-    pool = _pool(structures, surfaces, size, chance)
+    pool = _pool(structures, surfaces, size, chance, len(own.radii))
     frame = Frame(_middle(structures, size), _volumes(pool, settings), settings)
     placed, forced = _placed(pool, own, size, chance)
     if forced:
@@ -76,12 +76,13 @@ def _pool(
     surfaces: dict[str, Surface],
     size: VoxelSize,
     chance: ChanceSettings,
+    balls: int,
 ) -> Pool | None:
     """Points of the accessible cytoplasm; None where there is none."""
     accessible = structures.accessible
     if accessible is None or not accessible.any():
         return None
-    return make_pool(accessible, surfaces, size, np.random.default_rng([chance.seed, 0]))
+    return make_pool(accessible, surfaces, size, np.random.default_rng([chance.seed, 0]), balls)
 
 
 def _placed(
@@ -114,7 +115,8 @@ def _middle(structures: Structures, size: VoxelSize) -> Floats | None:
     masks = structures.masks
     for name in ("nucleus", "cell"):
         if name in masks and masks[name].any():
-            return centroid(masks[name]) * np.array(size)
+            middle: Floats = centroid(masks[name]) * np.array(size)
+            return middle
     return None
 
 

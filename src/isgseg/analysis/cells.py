@@ -17,15 +17,16 @@ STEP = 8  # voxels between those that are looked at for the cell in the middle
 _FACES = np.array([s * np.eye(3, dtype=int)[a] for a in range(3) for s in (-1, 1)])
 
 
-def number_cells(given: Array, membrane: Mask | None = None) -> Cells:
+def number_cells(given: Array, core: Mask | None = None) -> Cells:
     """(z, y, x) a number for each cell, 0 outside: the given ones, or one for each connected part.
 
-    Parts of less than 1 % of the largest are dropped. Cells that touch are one part, unless a
-    membrane between them is given.
+    Parts of less than 1 % of the largest are dropped. Cells that touch are one part, unless their
+    cores are given.
 
     Args:
         given: (z, y, x), 0 is outside of cells.
-        membrane: (z, y, x), part of the cells; None: not known.
+        core: (z, y, x), part of the cells; what else is in them goes to the core it touches. None:
+            not known.
     """
     used = np.flatnonzero(counts(given)[1:]) + 1
     if len(used) > 1:
@@ -36,8 +37,7 @@ def number_cells(given: Array, membrane: Mask | None = None) -> Cells:
             )
         return given.astype(np.uint8)
     inside = given > 0
-    core = inside if membrane is None else inside & ~membrane
-    parts, _ = ndi.label(core)
+    parts, _ = ndi.label(inside if core is None else inside & core)
     sizes = counts(parts)
     sizes[0] = 0
     if not sizes.any():
@@ -47,7 +47,7 @@ def number_cells(given: Array, membrane: Mask | None = None) -> Cells:
     table = np.zeros(len(sizes), np.uint8)
     table[kept] = np.arange(1, len(kept) + 1)
     cells: Cells = table[parts]
-    if membrane is not None:
+    if core is not None:
         _grow(cells, inside)
     return cells
 

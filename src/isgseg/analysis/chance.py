@@ -20,8 +20,8 @@ from isgseg.analysis.surfaces import Floats, Mask, Surface, side_of
 from isgseg.io.formats import VoxelSize
 
 Ints = npt.NDArray[np.int64]
-POINTS = 100_000  # of the pool; a cell has some 1,000 granules
-TRIES = 1000  # draws for a ball before it may overlap with others
+POINTS, POINTS_OF_A_BALL = 30_000, 20  # of the pool: so many, or so many for each ball
+TRIES = 200  # draws for a ball before it may overlap with others
 BATCH = 256  # balls that are placed together, the largest first
 
 
@@ -49,7 +49,7 @@ def make_pool(
     surfaces: Mapping[str, Surface],
     voxel_size: VoxelSize,
     rng: np.random.Generator,
-    count: int = POINTS,
+    balls: int,
 ) -> Pool:
     """Draws points uniformly from accessible voxels, at random within each.
 
@@ -58,8 +58,9 @@ def make_pool(
         surfaces: of all structures, the membrane among them.
         voxel_size: nm, (z, y, x).
         rng: the source of every choice.
-        count: of points.
+        balls: how many will be placed at a time.
     """
+    count = max(POINTS, POINTS_OF_A_BALL * balls)
     where = np.flatnonzero(accessible)
     chosen = np.sort(where[rng.integers(len(where), size=count)])  # neighbours: a search is faster
     voxels = np.stack(np.unravel_index(chosen, accessible.shape), axis=1)

@@ -17,7 +17,8 @@ from isgseg.phantom.cell import ORGANELLES
 MAP_SUFFIX = "_organelles"  # how the class maps of isgseg's phantoms are called
 OUTSIDE = ("outside", "background")  # names of what is in no cell
 # Classes of a cell that are no structure of their own: granules can be there, or are these.
-CYTOPLASM = ("cell", "cytoplasm", "cytosol", "granule", "granules")
+CYTOPLASM = ("cell", "cytoplasm", "cytosol")
+GRANULES = ("granule", "granules")
 MEMBRANE = "membrane"  # of the cell, too; cells that touch are told apart by it
 # The phantom's class to the structure; classes that are not here are outside of cells.
 PHANTOM = {
@@ -30,7 +31,7 @@ PHANTOM = {
     "mitochondrion": "mitochondria",
     "lipid_droplet": "lipid_droplets",
     "vacuole": "vacuoles",
-    "speck": "cytoplasm",
+    "speck": "granules",  # as small, and as near to the membrane
     "granule": "granules",
     "body": "bodies",
     "ring": "bodies",
@@ -43,12 +44,13 @@ class MapMasks:
 
     Attributes:
         masks: by name (z, y, x), `cell` among them where the map names cytoplasm.
-        membrane: (z, y, x) the voxels of the cells' membrane; None where the map names none.
+        core: (z, y, x) cytoplasm and nuclei, which the membrane keeps apart from those of other
+            cells, as granules and organelles in it may not; None where the map names no membrane.
         warnings: each a sentence.
     """
 
     masks: dict[str, Mask]
-    membrane: Mask | None
+    core: Mask | None
     warnings: tuple[str, ...]
 
 
@@ -110,11 +112,14 @@ def map_masks(path: str, data: Array, names: Mapping[int, str] | str | None) -> 
         if name in OUTSIDE:
             continue
         inside[members] = True
-        if name not in (*CYTOPLASM, MEMBRANE):
+        if name not in (*CYTOPLASM, *GRANULES, MEMBRANE):
             masks[name] = _table(size, members)[data]
-    if set(groups) & {"cell", "cytoplasm", "cytosol"}:
+    if set(groups) & set(CYTOPLASM):
         masks["cell"] = inside[data]
-    membrane = _table(size, groups[MEMBRANE])[data] if MEMBRANE in groups else None
+    core = None
+    if MEMBRANE in groups:
+        members = [number for name in (*CYTOPLASM, "nucleus") for number in groups.get(name, ())]
+        core = _table(size, members)[data]
     nameless = [number for number in held if number not in named and number != 0]
     warnings = []
     if nameless:
@@ -122,7 +127,7 @@ def map_masks(path: str, data: Array, names: Mapping[int, str] | str | None) -> 
             f"The class map holds numbers without a name, taken as outside of the cell: "
             f"{', '.join(map(str, nameless[:20]))}."
         )
-    return MapMasks(masks, membrane, tuple(warnings))
+    return MapMasks(masks, core, tuple(warnings))
 
 
 def _table(size: int, members: list[int]) -> Mask:

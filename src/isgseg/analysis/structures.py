@@ -82,27 +82,27 @@ def read_structures(
             "structures.cell"
         )
     masks: dict[str, Mask] = {}
-    membrane, cells = None, None
+    core, cells = None, None
     found: list[str] = []
     if "map" in files:
         path = files.pop("map")
         classes = map_masks(path, _read("map", path, shape, voxel_size, found), settings["names"])
-        masks, membrane, found = classes.masks, classes.membrane, [*found, *classes.warnings]
+        masks, core, found = classes.masks, classes.core, [*found, *classes.warnings]
     for name, path in files.items():
         data = _read(name, path, shape, voxel_size, found)
         masks[name] = data > 0
         if name == "cell":
-            cells, membrane = data, None
+            cells, core = data, None
     for name, mask in masks.items():
         if not mask.any():
             found.append(f"{name} has no voxel; what concerns it is not known.")
-    return of_one_cell(masks, cells, membrane, cell, found)
+    return of_one_cell(masks, cells, core, cell, found)
 
 
 def of_one_cell(
     masks: dict[str, Mask],
     cells: Array | None = None,
-    membrane: Mask | None = None,
+    core: Mask | None = None,
     cell: int | None = None,
     warnings: Iterable[str] = (),
 ) -> Structures:
@@ -111,7 +111,7 @@ def of_one_cell(
     Args:
         masks: by name, (z, y, x).
         cells: (z, y, x), the file of the cell with its numbers; None: its mask says.
-        membrane: (z, y, x), voxels between cells; None: not known.
+        core: (z, y, x), of `number_cells`; None: not known.
         cell: its number; None: the one in the middle.
         warnings: what is known already.
 
@@ -132,7 +132,7 @@ def of_one_cell(
     given = masks["cell"] if cells is None else cells
     if nucleus is not None and int(given.max()) <= 1:
         given = given.astype(bool) | nucleus
-    numbers = number_cells(given, membrane)
+    numbers = number_cells(given, core)
     number = choose(numbers, cell)
     whole = filled(numbers == number)
     numbers[whole & (numbers == 0)] = number
