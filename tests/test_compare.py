@@ -157,7 +157,7 @@ Write = Callable[..., Path]
 def write(tmp_path: Path) -> Write:
     """Writes a summary as isgseg-analyse does: `write("cell", measures={"count": 3.0})`."""
 
-    def written(name: str, measures: dict[str, float | None], **other: Any) -> Path:
+    def written(name: str, measures: dict[str, float | None], /, **other: Any) -> Path:
         content = {
             "isgseg": "0.1",
             "volume": name,
