@@ -13,6 +13,14 @@ UNKNOWN = "not known"
 MINUS, TIMES = "\N{MINUS SIGN}", "\N{MULTIPLICATION SIGN}"
 _POWERS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 _SHORT = {"nn": "nearest neighbour", "sd": "standard deviation", "lac": "LAC", "k": "K", "l": "L"}
+_TITLES = {
+    "g": "Pair correlation g(r)",
+    "k": "Ripley's K",
+    "l": "Ripley's L",
+    "radial_profile": "From nucleus to membrane",
+    "count": "Granules",
+}
+_NAMES = {"cell": "the plasma membrane", "nucleus": "the nucleus"}  # of structures' surfaces
 _FEW = 30  # granules; below, curves are mostly noise
 _THIN = 5.0  # voxels across; below, a granule's shape and size are coarse
 
@@ -63,9 +71,12 @@ def title(name: str) -> str:
     >>> title("nn_distance_sd"), title("gap_mitochondria")
     ('Nearest neighbour distance, standard deviation', 'Gap to mitochondria')
     """
+    if name in _TITLES:
+        return _TITLES[name]
     if found := re.fullmatch(r"(gap|near|contact)s?_(?P<structure>.+)", name):
         kinds = {"gap": "Gap to", "near": "Nearest voxel to", "contact": "Contact with"}
-        return f"{kinds[found[1]]} {found['structure'].replace('_', ' ')}"
+        structure = found["structure"]
+        return f"{kinds[found[1]]} {_NAMES.get(structure, structure.replace('_', ' '))}"
     words = [_SHORT.get(word, word) for word in name.split("_") if word]
     text = " ".join(words)
     if words and words[-1] == "standard deviation" and len(words) > 1:
@@ -104,9 +115,9 @@ def reading(curve: Mapping[str, Any]) -> str:
     for kind in ("above chance", "below chance"):
         if spans := _spans(curve["x"], [each == kind for each in kinds]):
             unit = f" {unit_text(curve['x_unit'])}" if curve["x_unit"] else ""
-            parts.append(f"{kind} at {' and '.join(spans[:3])}{unit}")
-            if len(spans) > 3:
-                parts[-1] += f" and in {len(spans) - 3} more places"
+            parts.append(f"{kind} at {' and '.join(spans[:2])}{unit}")
+            if len(spans) > 2:
+                parts[-1] += f" and in {len(spans) - 2} more {'place' if len(spans) == 3 else 'places'}"
     if not parts:
         return "Nowhere outside of what chance gives."
     return f"The curve is {'; '.join(parts)}."
@@ -132,25 +143,9 @@ def warnings(table: pd.DataFrame, summary: Mapping[str, Any]) -> list[str]:
 
     Args:
         table: of `granule_table`.
-        summary: its own warnings follow those that the table gives.
+        summary: its own warnings come first.
     """
-    found = []
-    total = len(table)
-    if not total:
-        found.append("There is no granule in this volume.")
-    if summary["voxel_size_nm"] is None:
-        found.append(
-            "The voxel size is not known. Sizes are in voxels, and distances are not given. "
-            "Set voxel_size= and analyse again."
-        )
-    edge = int(table["touches_border"].sum())
-    if edge:
-        found.append(
-            f"{count(edge, 'granule')} of {total:,} {'touches' if edge == 1 else 'touch'} the "
-            f"volume's edge. Part of {'it' if edge == 1 else 'them'} may be missing, so "
-            f"{'its volume is' if edge == 1 else 'their volumes are'} too small. "
-            f"{'It is' if edge == 1 else 'They are'} left out of the distribution of diameters."
-        )
+    found, total = list(summary["warnings"]), len(table)
     thin = int((table["equivalent_diameter_px"] < _THIN).sum())
     if thin > 0.1 * total:
         found.append(
@@ -160,7 +155,7 @@ def warnings(table: pd.DataFrame, summary: Mapping[str, Any]) -> list[str]:
         )
     if 0 < total < _FEW:
         found.append(f"There are only {count(total, 'granule')}; curves are mostly noise.")
-    return found + [said for said in summary["warnings"] if said not in found]
+    return found
 
 
 def count(how_many: int, noun: str) -> str:
