@@ -35,6 +35,7 @@ def files(tmp_path: Path) -> list[str]:
         f"volume={tmp_path}/cell.mrc",
         f"labels={tmp_path}/cell_labels.tif",
         f"output_dir={tmp_path}/out",
+        "report=false",  # tests/test_report.py makes one
     ]
 
 

@@ -130,12 +130,13 @@ def _facts(table: pd.DataFrame, summary: Mapping[str, Any]) -> list[tuple[str, s
 
 def _about_volume(shape: tuple[int, ...], size: list[float] | None) -> str:
     """The volume's shape, and its size where it is known."""
-    said = f" {words.TIMES} ".join(map(str, shape)) + " voxels (z, y, x)"
+    times = f" {words.TIMES} "
+    said = times.join(map(str, shape)) + " voxels (z, y, x)"
     if size is None:
         return said + " of unknown size"
-    sides = f" {words.TIMES} ".join(words.number(n * nm / 1000) for n, nm in zip(shape, size, strict=True))
-    voxel = f" {words.TIMES} ".join(f"{nm:g}" for nm in size) if len(set(size)) > 1 else f"{size[0]:g}"
-    return f"{said} of {voxel} nm: {sides} µm"
+    sides = [words.number(n * nm / 1000) for n, nm in zip(shape, size, strict=True)]
+    voxel = [f"{nm:.4g}" for nm in (size if len(set(size)) > 1 else size[:1])]
+    return f"{said} of {times.join(voxel)} nm: {times.join(sides)} µm"
 
 
 def _slices(

@@ -16,7 +16,7 @@ from skimage.measure import block_reduce, marching_cubes
 
 from isgseg.analysis.report_words import title, unit_text
 from isgseg.analysis.shape import second_moments
-from isgseg.analysis.voxels import LabelledVoxels
+from isgseg.analysis.voxels import granule_voxels
 from isgseg.io.formats import Array
 
 _MOST_ACROSS = {"cell": 48, "nucleus": 48}  # voxels of a smoothed surface; others are finer
@@ -65,11 +65,11 @@ def scene(
         in um, or in voxels.
     """
     side = np.ones(3) if voxel_size is None else np.array(voxel_size, dtype=float) / 1000
-    voxels = LabelledVoxels.of(labels)
-    if len(voxels.names):
-        centre = np.array([voxels.means(axis) for axis in voxels.index]).T * side
+    voxels = granule_voxels(labels)
+    if len(voxels.labels):
+        centre = np.array([voxels.means(axis) for axis in voxels.places.T]).T * side
         spread, axes = np.linalg.eigh(second_moments(voxels, side))
-        volume = voxels.count * side.prod()
+        volume = voxels.counts * side.prod()
         length = np.sqrt(spread)
         scale = np.cbrt(volume / (4 / 3 * np.pi * length.prod(axis=1)))
         # Columns are half axes: the unit sphere times this matrix is the granule.
@@ -78,10 +78,10 @@ def scene(
         centre, half = np.empty((0, 3)), np.empty((0, 3, 3))
     return {
         "unit": "voxels" if voxel_size is None else "µm",
-        "labels": voxels.names.tolist(),
+        "labels": voxels.labels.tolist(),
         "centres": _packed(centre[:, ::-1]),
         "axes": _packed(half[:, ::-1, :]),
-        "colours": _colours(table.set_index("label").loc[voxels.names]),
+        "colours": _colours(table.set_index("label").loc[voxels.labels]),
         "structures": [
             {"name": name, **surface}
             for name, mask in structures.items()

@@ -117,7 +117,7 @@ def reading(curve: Mapping[str, Any]) -> str:
             unit = f" {unit_text(curve['x_unit'])}" if curve["x_unit"] else ""
             parts.append(f"{kind} at {' and '.join(spans[:2])}{unit}")
             if len(spans) > 2:
-                parts[-1] += f" and in {len(spans) - 2} more {'place' if len(spans) == 3 else 'places'}"
+                parts[-1] += f" and in {count(len(spans) - 2, 'more place')}"
     if not parts:
         return "Nowhere outside of what chance gives."
     return f"The curve is {'; '.join(parts)}."
