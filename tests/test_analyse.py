@@ -35,6 +35,7 @@ def files(tmp_path: Path) -> list[str]:
         f"volume={tmp_path}/cell.mrc",
         f"labels={tmp_path}/cell_labels.tif",
         f"output_dir={tmp_path}/out",
+        "report=false",  # tests/test_report.py makes one
     ]
 
 
@@ -144,7 +145,7 @@ def test_shapes_and_grey_values_are_in_the_table_and_the_summary(
     tmp_path: Path, files: list[str]
 ) -> None:
     write_volume(tmp_path / "whole.tif", np.ones(SHAPE, np.uint8), None)
-    paths = analyse(config(*files, f"structures.cell={tmp_path}/whole.tif"))
+    paths = analyse(config(*files, f"structures.cell={tmp_path}/whole.tif", "report=false"))
     table = pd.read_csv(paths["table"])
     assert table["core_intensity"].tolist() == pytest.approx([0.0145] * 2)
     assert table["contrast"].tolist() == pytest.approx([0.0145 / 0.0101] * 2)
@@ -164,7 +165,7 @@ def test_lac_true_needs_a_voxel_size(tmp_path: Path, files: list[str]) -> None:
 
 def test_meshes_parquet_and_no_lac_when_asked(tmp_path: Path, files: list[str]) -> None:
     pytest.importorskip("pyarrow")
-    paths = analyse(config(*files, "meshes=true", "parquet=true", "lac=false"))
+    paths = analyse(config(*files, "meshes=true", "parquet=true", "lac=false", "report=false"))
     assert paths["meshes"] == tmp_path / "out" / "cell_granules.ply"
     assert paths["meshes"].read_bytes().startswith(b"ply\n")
     table = pd.read_parquet(paths["parquet"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,7 +26,11 @@ FILES = {
     "figure": "_granules.png",
     "summary": "_summary.json",
 }
-WHEN_ASKED = {"parquet": "_granules.parquet", "meshes": "_granules.ply"}  # by keys of the config
+WHEN_ASKED = {  # by keys of the config
+    "report": "_report.html",
+    "parquet": "_granules.parquet",
+    "meshes": "_granules.ply",
+}
 
 
 def analyse(cfg: DictConfig) -> dict[str, Path]:
@@ -44,6 +49,7 @@ def analyse(cfg: DictConfig) -> dict[str, Path]:
     from isgseg.analysis.intensity import check_lac
     from isgseg.analysis.measures import write_summary
     from isgseg.analysis.meshes import write_meshes
+    from isgseg.analysis.report import write_report
     from isgseg.analysis.structures import read_structures
     from isgseg.io.formats import parse_voxel_size
     from isgseg.io.pairing import load_pair
@@ -73,6 +79,9 @@ def analyse(cfg: DictConfig) -> dict[str, Path]:
     if "meshes" in results:
         write_meshes(results["meshes"], labels.data, size)
     write_summary(results["summary"], facts(cfg, settings, size), numbers)
+    if "report" in results:
+        content = json.loads(results["summary"].read_text(encoding="utf-8"))
+        write_report(results["report"], table, content, volume.data, labels.data, structures)
     for message in numbers.warnings:
         log.warning("%s", message)
     for measure_name, value in summary(table).items():

@@ -1,0 +1,200 @@
+"""A report of one cell: one HTML file that opens without a network and explains itself."""
+
+from __future__ import annotations
+
+import datetime
+import logging
+import platform
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from isgseg.analysis import report_words as words
+from isgseg.analysis.report_figures import curve_chart, histogram
+from isgseg.analysis.report_scene import library, scene
+from isgseg.analysis.report_slices import chosen_slices, draw_slice
+from isgseg.analysis.structures import Structures
+from isgseg.io.atomic import replacing
+from isgseg.io.formats import Array
+
+log = logging.getLogger(__name__)
+
+_LIBRARIES = ("numpy", "scipy", "scikit-image", "pandas", "matplotlib")
+_HEADLINES = (  # measures that stand large at the top, where they are known
+    "number_density",
+    "volume_density",
+    "clark_evans",
+)
+_DISTRIBUTIONS = (  # columns, units; the first of each group that is known is drawn
+    (("equivalent_diameter_nm", "nm"), ("equivalent_diameter_px", "voxels")),
+    (("lac_mean", "1/um"), ("mean_intensity", "")),
+    (("contrast", ""),),
+    (("aspect_ratio", ""),),
+    (("nn_gap", "nm"),),
+)
+_LABELS = {
+    "equivalent_diameter_nm": "Diameter",
+    "equivalent_diameter_px": "Diameter",
+    "lac_mean": "Mean LAC",
+    "mean_intensity": "Mean grey value",
+    "contrast": "Contrast to the cytoplasm",
+    "aspect_ratio": "Longest over shortest axis",
+    "nn_gap": "Gap to the nearest granule",
+}
+
+
+def write_report(
+    path: Path,
+    table: pd.DataFrame,
+    summary: Mapping[str, Any],
+    volume: Array,
+    labels: Array,
+    structures: Structures,
+) -> Path:
+    """Writes the report, whole or not at all; its folder is created.
+
+    Without plotly (`pip install 'isgseg[report]'`) there is no 3D view, which the page and the log
+    say. Every name that comes from a file is escaped.
+
+    Args:
+        path: of the file, `.html`.
+        table: of `granule_table`, with any further columns.
+        summary: as `isgseg-analyse` writes it, `<volume>_summary.json`: null where a number is not
+            known.
+        volume: (z, y, x), grey values.
+        labels: (z, y, x), 0 is background.
+        structures: of the cell.
+    """
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    script = library()
+    if script is None:
+        log.warning("%s has no 3D view: it needs plotly, pip install 'isgseg[report]'", path)
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    size = summary["voxel_size_nm"]
+    page = environment.get_template("report.html").render(
+        summary=summary,
+        words=words,
+        facts=_facts(table, summary),
+        about_volume=_about_volume(volume.shape, size),
+        warnings=words.warnings(table, summary),
+        slices=_slices(table, volume, labels, structures, size),
+        structures=list(structures.masks),
+        distributions=_distributions(table),
+        curves=_curves(summary),
+        script=script,
+        scene=scene(labels, table, structures.masks, size) if script else None,
+        settings=words.flat(summary["settings"]),
+        versions=_versions(summary),
+        date=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
+    )
+    with replacing(path) as scratch:
+        scratch.write_text(page, encoding="utf-8")
+    return path
+
+
+def _facts(table: pd.DataFrame, summary: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """The numbers at the top: what, how much, and a note."""
+    whole = table[~table["touches_border"].astype(bool)]
+    nm = summary["voxel_size_nm"] is not None
+    column, unit = ("equivalent_diameter_nm", "nm") if nm else ("equivalent_diameter_px", "voxels")
+    note = ""
+    if len(whole):
+        low, high = whole[column].quantile([0.05, 0.95])
+        note = f"9 of 10 are {words.number(low, 2)} to {words.number(high, 2)} {unit}"
+    facts = [
+        ("Granules", f"{len(table):,}", "in this volume"),
+        ("Median diameter", words.with_unit(whole[column].median(), unit), note),
+    ]
+    for name in _HEADLINES:
+        measure = summary["measures"].get(name)
+        if measure and measure["value"] is not None:
+            value = words.with_unit(measure["value"], measure["unit"])
+            chance = measure.get("chance")
+            note = ""
+            if chance and chance["mean"] is not None:
+                note = f"by chance {words.with_unit(chance['mean'], measure['unit'])}"
+            facts.append((words.title(name), value, note))
+    return facts
+
+
+def _about_volume(shape: tuple[int, ...], size: list[float] | None) -> str:
+    """The volume's shape, and its size where it is known."""
+    times = f" {words.TIMES} "
+    said = times.join(map(str, shape)) + " voxels (z, y, x)"
+    if size is None:
+        return said + " of unknown size"
+    sides = [words.number(n * nm / 1000) for n, nm in zip(shape, size, strict=True)]
+    voxel = [f"{nm:.4g}" for nm in (size if len(set(size)) > 1 else size[:1])]
+    return f"{said} of {times.join(voxel)} nm: {times.join(sides)} µm"
+
+
+def _slices(
+    table: pd.DataFrame,
+    volume: Array,
+    labels: Array,
+    structures: Structures,
+    size: list[float] | None,
+) -> list[Any]:
+    column = "equivalent_diameter_px" if size is None else "equivalent_diameter_nm"
+    diameters = dict(zip(table["label"], table[column], strict=True))
+    return [
+        draw_slice(z, volume, labels, structures.masks, size, diameters)
+        for z in chosen_slices(table, len(labels))
+    ]
+
+
+def _distributions(table: pd.DataFrame) -> list[dict[str, str]]:
+    """Histograms of the columns that are known, each with its text for who cannot see it."""
+    whole = table[~table["touches_border"].astype(bool)]
+    gaps = [((name, "nm"),) for name in table.columns if str(name).startswith("gap_")]
+    found = []
+    for group in (*_DISTRIBUTIONS, *gaps):
+        for column, unit in group:
+            source = whole if "diameter" in column else table
+            values = source[column].to_numpy(float) if column in source else np.array([])
+            values = values[np.isfinite(values)]
+            if len(values):
+                label = _LABELS.get(column, words.title(column))
+                low, middle, high = np.percentile(values, [5, 50, 95])
+                said = (
+                    f"{words.count(len(values), 'granule')}. Median "
+                    f"{words.with_unit(middle, unit)}; 9 of 10 from {words.number(low)} to "
+                    f"{words.with_unit(high, unit)}."
+                )
+                chart = histogram(values, label, unit, f"h{len(found)}")
+                found.append({"title": label, "svg": chart, "text": said})
+                break
+    return found
+
+
+def _curves(summary: Mapping[str, Any]) -> list[dict[str, str]]:
+    """Charts of the curves that are known, each with its text for who cannot see it."""
+    return [
+        {
+            "title": words.title(name),
+            "svg": curve_chart(curve, f"c{place}"),
+            "about": curve["about"],
+            "text": words.reading(curve),
+        }
+        for place, (name, curve) in enumerate(summary["curves"].items())
+        if any(value is not None for value in curve["y"])
+    ]
+
+
+def _versions(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What made the report, and of what."""
+    made = [("isgseg", summary["isgseg"]), ("Python", platform.python_version())]
+    made += [(name, version(name)) for name in _LIBRARIES]
+    hashes = summary["sha256"].items()
+    return made + [(f"SHA-256 of the {kind}", str(value)) for kind, value in hashes]
