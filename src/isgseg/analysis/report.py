@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from isgseg.analysis import report_words as words
-from isgseg.analysis.report_figures import curve_chart, histogram
+from isgseg.analysis.report_figures import curve_chart, histogram, reach, top
 from isgseg.analysis.report_scene import library, scene
 from isgseg.analysis.report_slices import chosen_slices, draw_slice
 from isgseg.analysis.structures import Structures
@@ -24,11 +24,11 @@ from isgseg.io.formats import Array
 log = logging.getLogger(__name__)
 
 _LIBRARIES = ("numpy", "scipy", "scikit-image", "pandas", "matplotlib")
-_HEADLINES = (  # measures that stand large at the top, where they are known
-    "number_density",
-    "volume_density",
-    "clark_evans",
-)
+_HEADLINES = {  # measures that stand large at the top where they are known, and what they say
+    "number_density": "granules over cytoplasm",
+    "volume_density": "of the cytoplasm is granule",
+    "clark_evans": "1 by chance; less where granules cluster",
+}
 _DISTRIBUTIONS = (  # columns, units; the first of each group that is known is drawn
     (("equivalent_diameter_nm", "nm"), ("equivalent_diameter_px", "voxels")),
     (("lac_mean", "1/um"), ("mean_intensity", "")),
@@ -82,18 +82,22 @@ def write_report(
         lstrip_blocks=True,
     )
     size = summary["voxel_size_nm"]
+    own = table  # of this cell: others may be in view
+    if structures.number is not None and "cell" in table:
+        own = table[table["cell"] == structures.number]
     page = environment.get_template("report.html").render(
         summary=summary,
         words=words,
-        facts=_facts(table, summary),
+        facts=_facts(own, len(table), summary),
         about_volume=_about_volume(volume.shape, size),
-        warnings=words.warnings(table, summary),
+        warnings=words.warnings(own, summary),
         slices=_slices(table, volume, labels, structures, size),
         structures=list(structures.masks),
-        distributions=_distributions(table),
+        distributions=_distributions(own),
         curves=_curves(summary),
         script=script,
         scene=scene(labels, table, structures.masks, size) if script else None,
+        groups=_groups(summary["measures"]),
         settings=words.flat(summary["settings"]),
         versions=_versions(summary),
         date=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
@@ -103,28 +107,27 @@ def write_report(
     return path
 
 
-def _facts(table: pd.DataFrame, summary: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-    """The numbers at the top: what, how much, and a note."""
-    whole = table[~table["touches_border"].astype(bool)]
+def _facts(
+    own: pd.DataFrame, in_view: int, summary: Mapping[str, Any]
+) -> list[tuple[str, str, str, str]]:
+    """The numbers at the top: what, how much, its unit, and a note."""
+    whole = own[~own["touches_border"].astype(bool)]
     nm = summary["voxel_size_nm"] is not None
     column, unit = ("equivalent_diameter_nm", "nm") if nm else ("equivalent_diameter_px", "voxels")
-    note = ""
+    others = in_view - len(own)
+    note = f"of this cell; {others:,} more in the volume" if others else "in this volume"
+    facts = [("Granules", f"{len(own):,}", "", note)]
     if len(whole):
-        low, high = whole[column].quantile([0.05, 0.95])
-        note = f"9 of 10 are {words.number(low, 2)} to {words.number(high, 2)} {unit}"
-    facts = [
-        ("Granules", f"{len(table):,}", "in this volume"),
-        ("Median diameter", words.with_unit(whole[column].median(), unit), note),
-    ]
-    for name in _HEADLINES:
+        low, middle, high = whole[column].quantile([0.05, 0.5, 0.95])
+        note = f"9 of 10 are {words.number(low)} to {words.number(high)} {unit}"
+        facts.append(("Median diameter", words.number(middle), unit, note))
+    for name, about in _HEADLINES.items():
         measure = summary["measures"].get(name)
         if measure and measure["value"] is not None:
-            value = words.with_unit(measure["value"], measure["unit"])
-            chance = measure.get("chance")
-            note = ""
-            if chance and chance["mean"] is not None:
-                note = f"by chance {words.with_unit(chance['mean'], measure['unit'])}"
-            facts.append((words.title(name), value, note))
+            share = words.is_share(name, measure["unit"])
+            value = words.number(measure["value"] * (100 if share else 1))
+            unit = "%" if share else words.unit_text(measure["unit"])
+            facts.append((words.title(name), value, unit, about))
     return facts
 
 
@@ -158,7 +161,7 @@ def _distributions(table: pd.DataFrame) -> list[dict[str, str]]:
     """Histograms of the columns that are known, each with its text for who cannot see it."""
     whole = table[~table["touches_border"].astype(bool)]
     gaps = [((name, "nm"),) for name in table.columns if str(name).startswith("gap_")]
-    found = []
+    found: list[dict[str, str]] = []
     for group in (*_DISTRIBUTIONS, *gaps):
         for column, unit in group:
             source = whole if "diameter" in column else table
@@ -172,6 +175,8 @@ def _distributions(table: pd.DataFrame) -> list[dict[str, str]]:
                     f"{words.with_unit(middle, unit)}; 9 of 10 from {words.number(low)} to "
                     f"{words.with_unit(high, unit)}."
                 )
+                if beyond := int((values > reach(values)).sum()):
+                    said += f" {words.count(beyond, 'larger one')} not drawn."
                 chart = histogram(values, label, unit, f"h{len(found)}")
                 found.append({"title": label, "svg": chart, "text": said})
                 break
@@ -185,11 +190,29 @@ def _curves(summary: Mapping[str, Any]) -> list[dict[str, str]]:
             "title": words.title(name),
             "svg": curve_chart(curve, f"c{place}"),
             "about": curve["about"],
-            "text": words.reading(curve),
+            "text": " ".join([words.reading(curve), _beyond(curve)]).strip(),
         }
         for place, (name, curve) in enumerate(summary["curves"].items())
         if any(value is not None for value in curve["y"])
     ]
+
+
+def _groups(measures: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The measures with a chance level, those without, and those that are not known."""
+    groups: dict[str, dict[str, Any]] = {"chance": {}, "plain": {}, "unknown": {}}
+    for name, measure in measures.items():
+        kind = "chance" if measure["chance"] else "plain"
+        groups["unknown" if measure["value"] is None else kind][name] = measure
+    return groups
+
+
+def _beyond(curve: Mapping[str, Any]) -> str:
+    """What a chart does not show of a curve, as a sentence; empty where it shows all."""
+    if (end := top(curve)) is None:
+        return ""
+    high = [value for value in curve["y"] if value is not None and value > end]
+    points = words.count(len(high), "point")
+    return f"{points} above the axis, up to {words.with_unit(max(high), curve['y_unit'])}."
 
 
 def _versions(summary: Mapping[str, Any]) -> list[tuple[str, str]]:

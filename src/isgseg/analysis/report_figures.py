@@ -21,7 +21,7 @@ Floats = npt.NDArray[np.float64]
 INK, RULE, DATA, CHANCE, OTHER = "#0a0b01", "#0a0b02", "#0a0b03", "#0a0b04", "#0a0b05"
 _PAGE = {INK: "ink", RULE: "rule", DATA: "data", CHANCE: "chance", OTHER: "other"}
 _INCHES = (4.4, 3.0)  # letters of 10 points are then 11 to 13 pixels, on a phone and on a desktop
-_STYLE = {
+_STYLE: Any = {
     "svg.fonttype": "none",  # letters stay letters: they can be read out, searched and copied
     "font.size": 10,
     "text.color": INK,
@@ -36,6 +36,8 @@ _STYLE = {
     "axes.unicode_minus": True,
 }
 _MOST_BINS = 40
+_ENOUGH_POINTS = 12  # of a curve, to say which are far from the others
+_FAR = 4.0  # times the others
 
 
 def curve_chart(curve: Mapping[str, Any], key: str) -> str:
@@ -66,12 +68,12 @@ def curve_chart(curve: Mapping[str, Any], key: str) -> str:
         above = _plain(_axis(curve["y_label"], curve["y_unit"]))
         axes.set_title(above, loc="left", fontsize=10, color=INK)
         if np.isfinite(y).any() and np.nanmin(y) >= 0:
-            axes.set_ylim(bottom=0)
+            axes.set_ylim(0, top(curve))
         return as_svg(figure, key)
 
 
 def histogram(values: Floats, label: str, unit: str, key: str) -> str:
-    """The distribution of a number of the granules, with its median.
+    """The distribution of a number of the granules, with its median, up to `reach`.
 
     Args:
         values: (N,) at least one of them finite.
@@ -83,8 +85,7 @@ def histogram(values: Floats, label: str, unit: str, key: str) -> str:
         An `<svg>` element.
     """
     values = values[np.isfinite(values)]
-    low, high = np.percentile(values, [0, 99.5])  # few far ones would press the rest together
-    beyond = int((values > high).sum()) if high > low else 0
+    low, high = float(values.min()), reach(values)
     edges = np.histogram_bin_edges(values, "fd", (low, high if high > low else low + 1))
     if len(edges) > _MOST_BINS:
         edges = np.linspace(edges[0], edges[-1], _MOST_BINS + 1)
@@ -93,10 +94,9 @@ def histogram(values: Floats, label: str, unit: str, key: str) -> str:
         axes.hist(values, edges.tolist(), color=DATA, alpha=0.85, rwidth=0.92)
         median = float(np.median(values))
         axes.axvline(median, color=OTHER, lw=1.5, ls=(0, (4, 2)))
-        said = f"median {number(median)} {unit_text(unit)}".rstrip()
         right = median > (edges[0] + edges[-1]) / 2
         axes.annotate(
-            said,
+            f"median {number(median)} {unit_text(unit)}".rstrip(),
             (median, 1),
             xycoords=("data", "axes fraction"),
             xytext=(-4 if right else 4, -2),
@@ -107,9 +107,30 @@ def histogram(values: Floats, label: str, unit: str, key: str) -> str:
         )
         _label(axes, _axis(label, unit))
         axes.set_ylabel("granules")
-        if beyond:
-            axes.text(1, 0.98, f"{beyond} more beyond", transform=axes.transAxes, ha="right")
         return as_svg(figure, key)
+
+
+def reach(values: Floats) -> float:
+    """Where the axis of a histogram ends: few far values would press the rest together."""
+    return float(np.percentile(values[np.isfinite(values)], 99.5))
+
+
+def top(curve: Mapping[str, Any]) -> float | None:
+    """Where the axis of a curve ends, if some points are far above all others; else None.
+
+    The first steps of a pair correlation are such: chance has hardly a pair there to divide by.
+    """
+    y = _floats(curve["y"])
+    known = y[np.isfinite(y)]
+    if len(known) < _ENOUGH_POINTS:
+        return None
+    chance = curve.get("chance")
+    others = _floats(chance["high"]) if chance else known[:0]
+    usual = max(
+        np.quantile(known, 0.9),
+        np.quantile(others[np.isfinite(others)], 0.9) if np.isfinite(others).any() else 0,
+    )
+    return float(1.25 * usual) if known.max() > _FAR * usual > 0 else None
 
 
 def as_svg(figure: Figure, key: str) -> str:

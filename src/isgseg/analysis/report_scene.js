@@ -29,9 +29,14 @@
     for (const [a, b] of [[1, t], [-1, t], [1, -t], [-1, -t]]) { add([a, b, 0]); add([0, a, b]); add([b, 0, a]); }
     const edge = Math.min(...points.slice(1).map(p => Math.hypot(...p.map((v, n) => v - points[0][n])))) * 1.01;
     const near = (a, b) => Math.hypot(...points[a].map((v, n) => v - points[b][n])) < edge;
+    // Seen from outside, corners go round one way: light falls on the outer side.
+    const outward = (a, b, c) => {
+      const [p, q, r] = [points[a], points[b], points[c]];
+      return p[0] * (q[1] * r[2] - q[2] * r[1]) + p[1] * (q[2] * r[0] - q[0] * r[2]) + p[2] * (q[0] * r[1] - q[1] * r[0]) > 0;
+    };
     let faces = [];
     for (let a = 0; a < 12; a++) for (let b = a + 1; b < 12; b++) for (let c = b + 1; c < 12; c++)
-      if (near(a, b) && near(b, c) && near(a, c)) faces.push([a, b, c]);
+      if (near(a, b) && near(b, c) && near(a, c)) faces.push(outward(a, b, c) ? [a, b, c] : [a, c, b]);
     if (fine) {
       const middle = (a, b) => {
         const key = a < b ? `${a} ${b}` : `${b} ${a}`;
@@ -97,7 +102,8 @@
         const at = share => sorted[Math.round(share * (sorted.length - 1))];
         traces.push({ ...mesh(data, known, ball), intensity: repeated(known, row => colour.values[row]), hovertext: repeated(known, text),
           colorscale: "Viridis", cmin: at(0.02), cmax: at(0.98) > at(0.02) ? at(0.98) : at(0.02) + 1,
-          colorbar: { title: { text: colour.unit || "" }, thickness: 12, len: 0.6, x: 1, tickfont: { color: ink() } } });
+          colorbar: narrow ? { orientation: "h", thickness: 10, len: 0.8, y: 0, yanchor: "bottom", tickfont: { color: ink() } }
+            : { title: { text: colour.unit }, thickness: 12, len: 0.6, tickfont: { color: ink() } } });
       }
       if (unknown.length)
         traces.push({ ...mesh(data, unknown, ball), color: "#8a8f94", hovertext: repeated(unknown, text) });
@@ -114,7 +120,8 @@
     }
     const style = name => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
     const ink = () => style("--ink");
-    let camera = { eye: { x: 1.1, y: -1.3, z: 0.9 } };
+    const narrow = place.clientWidth < 600, far = narrow ? 1.75 : 1;
+    let camera = { center: { x: 0, y: 0, z: -0.12 }, eye: { x: 1.1 * far, y: -1.3 * far, z: 0.9 * far } };
     function layout() {
       const axis = name => ({ title: { text: `${name}, ${data.unit}`, font: { color: ink() } }, tickfont: { color: ink() },
         gridcolor: style("--rule"), zerolinecolor: style("--rule"), showbackground: false, showspikes: false });
@@ -124,6 +131,8 @@
     const config = { displaylogo: false, responsive: true, modeBarButtonsToRemove: ["resetCameraLastSave3d", "hoverClosest3d"] };
     function update() {
       if (place.layout) camera = place._fullLayout.scene.camera;
+      const colour = data.colours[select.value || 0], missing = colour ? colour.values.filter(value => value === null).length : 0;
+      said.textContent = `${data.labels.length.toLocaleString("en")} granules.` + (missing ? ` ${missing} in grey have no such value.` : "");
       return Plotly.react(place, [...surfaces(), ...granules()], layout(), config);
     }
     select.addEventListener("change", update);
@@ -136,6 +145,6 @@
           : { x: 0, y: -0.01, z: Math.hypot(x, y, z) };
         Plotly.relayout(place, { "scene.camera.eye": eye });
       });
-    update().then(() => { said.textContent = `${data.labels.length.toLocaleString("en")} granules. Grey ones have no value.`; });
+    update().then(() => { place.dataset.drawn = "yes"; });
   }
 })();

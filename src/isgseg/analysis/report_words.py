@@ -12,15 +12,29 @@ import pandas as pd
 UNKNOWN = "not known"
 MINUS, TIMES = "\N{MINUS SIGN}", "\N{MULTIPLICATION SIGN}"
 _POWERS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
-_SHORT = {"nn": "nearest neighbour", "sd": "standard deviation", "lac": "LAC", "k": "K", "l": "L"}
+_SHORT = {"nn": "nearest neighbour", "sd": "standard deviation of", "lac": "LAC"}
+_UNITS = {"nm", "um2", "um3", "nm3", "px"}  # at the end of a column's name
 _TITLES = {
     "g": "Pair correlation g(r)",
     "k": "Ripley's K",
     "l": "Ripley's L",
     "radial_profile": "From nucleus to membrane",
     "count": "Granules",
+    "clark_evans": "Clark-Evans ratio",
+    "intensity_with_position": "Intensity against position",
 }
-_NAMES = {"cell": "the plasma membrane", "nucleus": "the nucleus"}  # of structures' surfaces
+_NAMES = {"membrane": "the plasma membrane", "nucleus": "the nucleus"}  # of structures
+_OF_STRUCTURES = {
+    "contacts_": "Contacts with",
+    "contact_share_": "Share in contact with",
+    "near_share_": "Share near",
+    "mean_gap_": "Mean gap to",
+    "intensity_with_gap_": "Intensity against gap to",
+    "within_": "Granules within a distance of",
+    "gap_": "Gap to",
+    "near_": "Nearest voxel to",
+}
+_SIGNIFICANT = 0.05
 _FEW = 30  # granules; below, curves are mostly noise
 _THIN = 5.0  # voxels across; below, a granule's shape and size are coarse
 
@@ -66,22 +80,34 @@ def with_unit(value: float | None, unit: str) -> str:
 
 
 def title(name: str) -> str:
-    """The name of a measure or a column, to be read.
+    """The name of a measure, a curve or a column, to be read.
 
-    >>> title("nn_distance_sd"), title("gap_mitochondria")
-    ('Nearest neighbour distance, standard deviation', 'Gap to mitochondria')
+    >>> title("nn_distance"), title("gap_membrane"), title("near_share_mitochondria")
+    ('Nearest neighbour distance', 'Gap to the plasma membrane', 'Share near mitochondria')
     """
     if name in _TITLES:
         return _TITLES[name]
-    if found := re.fullmatch(r"(gap|near|contact)s?_(?P<structure>.+)", name):
-        kinds = {"gap": "Gap to", "near": "Nearest voxel to", "contact": "Contact with"}
-        structure = found["structure"]
-        return f"{kinds[found[1]]} {_NAMES.get(structure, structure.replace('_', ' '))}"
-    words = [_SHORT.get(word, word) for word in name.split("_") if word]
+    for pattern, beginning in _OF_STRUCTURES.items():
+        if name.startswith(pattern):
+            structure = name.removeprefix(pattern)
+            return f"{beginning} {_NAMES.get(structure, structure.replace('_', ' '))}"
+    words = [_SHORT.get(word, word) for word in name.split("_") if word and word not in _UNITS]
     text = " ".join(words)
-    if words and words[-1] == "standard deviation" and len(words) > 1:
-        text = f"{' '.join(words[:-1])}, standard deviation"
+    if name.endswith("_density_cell"):
+        text = text.removesuffix(" cell") + ", whole cell"
     return text[:1].upper() + text[1:]
+
+
+def is_share(name: str, unit: str) -> bool:
+    """Whether a measure is a part of a whole, which people read as per cent."""
+    return not unit and ("share" in name.split("_") or name.startswith("volume_density"))
+
+
+def measured(name: str, value: float | None, unit: str) -> str:
+    """A measure's value with its unit; a share in per cent."""
+    if is_share(name, unit) and value is not None:
+        return with_unit(100 * value, "%")
+    return with_unit(value, unit)
 
 
 def p_text(p: float | None) -> str:
@@ -92,12 +118,20 @@ def p_text(p: float | None) -> str:
 
 
 def against_chance(value: float | None, chance: Mapping[str, Any] | None) -> str:
-    """Whether a number is below, within or above what chance gives; empty where not known."""
+    """Whether a number is below, within or above what chance gives; empty where not known.
+
+    A p decides where there is one, and the range of 95 % of the placements where there is none.
+    """
     if value is None or not chance or chance.get("low") is None or chance.get("high") is None:
         return ""
-    if value < chance["low"]:
+    low, high = chance["low"], chance["high"]
+    p = chance.get("p")
+    if p is not None:
+        apart = p <= _SIGNIFICANT
+        low, high = (chance["mean"], chance["mean"]) if apart else (value, value)
+    if value < low:
         return "below chance"
-    return "above chance" if value > chance["high"] else "as by chance"
+    return "above chance" if value > high else "as by chance"
 
 
 def reading(curve: Mapping[str, Any]) -> str:
@@ -114,7 +148,7 @@ def reading(curve: Mapping[str, Any]) -> str:
     parts = []
     for kind in ("above chance", "below chance"):
         if spans := _spans(curve["x"], [each == kind for each in kinds]):
-            unit = f" {unit_text(curve['x_unit'])}" if curve["x_unit"] else ""
+            unit = f"\N{NO-BREAK SPACE}{unit_text(curve['x_unit'])}" if curve["x_unit"] else ""
             parts.append(f"{kind} at {' and '.join(spans[:2])}{unit}")
             if len(spans) > 2:
                 parts[-1] += f" and in {count(len(spans) - 2, 'more place')}"
@@ -154,7 +188,8 @@ def warnings(table: pd.DataFrame, summary: Mapping[str, Any]) -> list[str]:
             "not known well."
         )
     if 0 < total < _FEW:
-        found.append(f"There are only {count(total, 'granule')}; curves are mostly noise.")
+        are = "is" if total == 1 else "are"
+        found.append(f"There {are} only {count(total, 'granule')}; curves are mostly noise.")
     return found
 
 
