@@ -45,7 +45,7 @@
       };
       faces = faces.flatMap(([a, b, c]) => {
         const [d, e, f] = [middle(a, b), middle(b, c), middle(a, c)];
-        return [[a, d, f], [b, d, e], [c, e, f], [d, e, f]];
+        return [[a, d, f], [b, e, d], [c, f, e], [d, e, f]];
       });
     }
     return { points, faces };
@@ -63,8 +63,10 @@
       }
       for (const [p, q, r] of ball.faces) { i.push(place * corners + p); j.push(place * corners + q); k.push(place * corners + r); }
     });
+    // Without the epsilons plotly.js takes small faces for none, and leaves them dark.
     return { type: "mesh3d", x, y, z, i, j, k, hoverinfo: "text", showlegend: false,
-      lighting: { ambient: 0.55, diffuse: 0.7, specular: 0.15, roughness: 0.7 }, lightposition: { x: 1e4, y: 1e4, z: 2e4 } };
+      lighting: { ambient: 0.55, diffuse: 0.7, specular: 0.15, roughness: 0.7,
+        facenormalsepsilon: 0, vertexnormalsepsilon: 0 }, lightposition: { x: 1e4, y: 1e4, z: 2e4 } };
   }
 
   function draw(data) {
@@ -111,7 +113,7 @@
     }
     function surfaces() {
       return data.structures.filter(structure => structure.on).map(structure => {
-        const points = structure.decoded ??= floats(structure.points), faces = structure.sides ??= floats(structure.faces);
+        const points = structure.decoded ??= floats(structure.points), faces = structure.sides ??= new Uint16Array(bytes(structure.faces).buffer);
         const every = (values, from) => Array.from({ length: values.length / 3 }, (_, n) => values[3 * n + from]);
         return { type: "mesh3d", x: every(points, 0), y: every(points, 1), z: every(points, 2),
           i: every(faces, 0), j: every(faces, 1), k: every(faces, 2), color: structure.colour,

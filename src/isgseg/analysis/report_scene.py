@@ -19,8 +19,9 @@ from isgseg.analysis.shape import second_moments
 from isgseg.analysis.voxels import granule_voxels
 from isgseg.io.formats import Array
 
-_MOST_ACROSS = {"cell": 48, "nucleus": 48}  # voxels of a smoothed surface; others are finer
-_FINE = 112
+_ACROSS = {"cell": 48, "nucleus": 48}  # voxels of a smoothed surface; others are finer
+_FINE = 96
+_MOST_CORNERS = 2**15  # of a surface; with more it is made coarser
 _COLUMNS = (  # that granules can be coloured by, with their units
     ("equivalent_diameter_nm", "Diameter", "nm"),
     ("equivalent_diameter_px", "Diameter", "voxels"),
@@ -61,8 +62,8 @@ def scene(
         voxel_size: nm, (z, y, x); None draws in voxels.
 
     Returns:
-        Plain values for JSON. Arrays of float32 are base64 of their little-endian bytes; x, y and z
-        in um, or in voxels.
+        Plain values for JSON. Arrays are base64 of their little-endian bytes: float32, and uint16
+        of faces. x, y and z are in um, or in voxels.
     """
     side = np.ones(3) if voxel_size is None else np.array(voxel_size, dtype=float) / 1000
     voxels = granule_voxels(labels)
@@ -73,6 +74,7 @@ def scene(
         length = np.sqrt(spread)
         scale = np.cbrt(volume / (4 / 3 * np.pi * length.prod(axis=1)))
         # Columns are half axes: the unit sphere times this matrix is the granule.
+        axes *= np.sign(np.linalg.det(axes))[:, None, None]  # none mirrored: inside stays inside
         half = axes * (length * scale[:, None])[:, None, :]
     else:
         centre, half = np.empty((0, 3)), np.empty((0, 3, 3))
@@ -80,12 +82,12 @@ def scene(
         "unit": "voxels" if voxel_size is None else "µm",
         "labels": voxels.labels.tolist(),
         "centres": _packed(centre[:, ::-1]),
-        "axes": _packed(half[:, ::-1, :]),
+        "axes": _packed(half[:, ::-1, ::-1]),
         "colours": _colours(table.set_index("label").loc[voxels.labels]),
         "structures": [
             {"name": name, **surface}
             for name, mask in structures.items()
-            if (surface := _surface(mask, side, _MOST_ACROSS.get(name, _FINE)))
+            if (surface := _surface(mask, side, _ACROSS.get(name, _FINE)))
         ],
     }
 
@@ -119,10 +121,12 @@ def _surface(mask: Array, side: npt.NDArray[np.float64], across: int) -> dict[st
     if not smooth.min() < 0.5 < smooth.max():
         return None
     corners, faces, _, _ = marching_cubes(smooth, 0.5)
+    if len(corners) > _MOST_CORNERS:
+        return _surface(mask, side, across * 3 // 4)
     # Centres of blocks, one further for the padding; the first voxel's centre is the origin.
     points = ((corners - 1) * step + (step - 1) / 2) * side
-    return {"points": _packed(points[:, ::-1]), "faces": _packed(faces)}
+    return {"points": _packed(points[:, ::-1]), "faces": _packed(faces, "<u2")}
 
 
-def _packed(values: npt.NDArray[Any]) -> str:
-    return base64.b64encode(np.ascontiguousarray(values, "<f4").tobytes()).decode()
+def _packed(values: npt.NDArray[Any], kind: str = "<f4") -> str:
+    return base64.b64encode(np.ascontiguousarray(values, kind).tobytes()).decode()
