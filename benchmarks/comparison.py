@@ -4,8 +4,8 @@ Run `python benchmarks/comparison.py --output benchmarks/results/comparison.json
 
 Cells of two conditions are drawn from a distribution of known difference, normal or skewed
 (lognormal, log sd .7). Coverage is the share of the intervals of 95 % that hold the true value.
-Beside isgseg's intervals stand those of a percentile bootstrap. "p <= .05" is the share of comparisons
-called different where nothing differs.
+Beside isgseg's intervals stand those of a percentile bootstrap. "p <= .05" is the share of
+comparisons called different where nothing differs.
 """
 
 from __future__ import annotations
