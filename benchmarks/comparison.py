@@ -59,7 +59,10 @@ def main() -> None:
     result.add("quality", "comparison: false differences at p <= .05, most", most, target="<= 0.07")
     best = max(row["difference, bootstrap"] for row in rows)
     result.add("quality", "comparison: best coverage of bootstraps of the difference", best)
-    result.details["table"] = rows
+    result.details["table"] = {
+        "columns": list(rows[0]),
+        "rows": [list(row.values()) for row in rows],
+    }
     result.write(args.output)
 
 
