@@ -60,8 +60,10 @@ def main() -> None:
     best = max(row["difference, bootstrap"] for row in rows)
     result.add("quality", "comparison: best coverage of bootstraps of the difference", best)
     result.details["table"] = {
+        "caption": f"Coverage of intervals of 95 %, and the share of false differences, of "
+        f"{args.repeats} comparisons each. `isgseg-compare` has no bootstraps.",
         "columns": list(rows[0]),
-        "rows": [list(row.values()) for row in rows],
+        "rows": [[str(value) for value in row.values()] for row in rows],
     }
     result.write(args.output)
 
