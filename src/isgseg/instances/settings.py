@@ -63,3 +63,21 @@ class SplitSettings:
     sigma: Annotated[float, Field(ge=0, le=10)] = 0.5
     min_voxels: Annotated[int, Field(ge=1)] = 8
     assign: Literal["watershed", "blobfit"] = "watershed"
+
+
+@dataclass(frozen=True, kw_only=True, config=SETTINGS)
+class InstanceSettings:
+    """How the numbers of a label volume become granules; see `isgseg.instances.ground_truth`.
+
+    Attributes:
+        method: `numbers`: each number is a granule; `components`: each connected part of a number
+            is one, by faces; `split`: touching granules are told apart too; `auto`: `numbers`, but
+            a mask, one number for all granules, is split.
+        split: how; None: as `SplitSettings` has it.
+
+    Raises:
+        ValueError: a setting is out of range.
+    """
+
+    method: Literal["auto", "numbers", "components", "split"] = "auto"
+    split: SplitSettings | None = None

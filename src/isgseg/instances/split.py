@@ -14,11 +14,13 @@ from scipy import ndimage as ndi
 from skimage.morphology import reconstruction
 from skimage.segmentation import watershed
 
+from isgseg.instances.blobfit import MARGIN, fit_blobs
 from isgseg.instances.components import Bools, Floats, Ints, Labels
 from isgseg.instances.settings import SplitSettings
 from isgseg.io.volumes import label_dtype
 
 AROUND = np.ones((3, 3, 3), bool)
+FACES = ndi.generate_binary_structure(3, 1)
 _ROUNDING = 1e-6  # of single precision in sums of some voxels
 Box = tuple[slice, ...]
 
@@ -43,7 +45,7 @@ def split(
         labels_or_mask: (z, y, x) bool, or non-negative integers, 0 background. One value is a
             mask; several are instances, each split by itself.
         inside: (z, y, x) map with a maximum in each granule, such as a network's centre map, 0 to
-            1; None: the distance to the background, voxels.
+            1, or for `blobfit` the tomogram; None: the distance to the background, voxels.
         height: see `SplitSettings`, as for the others.
         sigma: see there.
         min_voxels: see there.
@@ -51,7 +53,7 @@ def split(
 
     Returns:
         (z, y, x) instances from 1, in order of their first voxel; uint16, or uint32 beyond 65,535
-        of them. No voxel is lost, and none is added.
+        of them. No voxel is lost (of `blobfit`, specks are), and none is added.
 
     Raises:
         ValueError: a setting is out of range, or shapes differ.
@@ -67,36 +69,57 @@ def split(
         raise ValueError(f"one (z, y, x) shape is needed, not {given.shape}{other}")
     out = np.zeros(given.shape, np.uint32)
     count = 0
-    for box, part in connected_parts(given):
+    blobfit = settings.assign == "blobfit"
+    for box, part in connected_parts(given, FACES if blobfit else AROUND):
         margin = None if inside is None else _around(inside, box, _reach(settings.sigma))
-        pieces = _pieces(part, margin, settings)
+        pieces = _blobs(part, box, given, inside) if blobfit else _pieces(part, margin, settings)
         window = out[box]
-        window[part] = pieces[part] + count
+        window[part] = np.where(pieces[part] > 0, pieces[part] + count, 0)
         count += int(pieces.max())
     return number_in_order(out)
 
 
-def connected_parts(labels: Labels) -> Iterator[tuple[Box, Bools]]:
-    """The 26-connected parts of each number: a box, and (z, y, x) which voxels of it.
+def components(labels_or_mask: Labels) -> Labels:
+    """Numbers the connected parts of a mask, or of each number; granules that touch stay one.
 
-    A mask, one value, needs one pass over the volume.
+    Args:
+        labels_or_mask: (z, y, x) bool, or non-negative integers, 0 background. Voxels that share
+            a face are connected.
+
+    Returns:
+        As `split`.
+    """
+    given = np.asarray(labels_or_mask)
+    out = np.zeros(given.shape, np.uint32)
+    for number, (box, part) in enumerate(connected_parts(given, FACES), start=1):
+        out[box][part] = number
+    return number_in_order(out)
+
+
+def connected_parts(labels: Labels, around: Bools = AROUND) -> Iterator[tuple[Box, Bools]]:
+    """The connected parts of each number: a tight box, and (z, y, x) which voxels of it.
+
+    Args:
+        labels: (z, y, x) bool, or non-negative integers. Of 0 and 1 alone, one pass over the
+            volume is enough.
+        around: (3, 3, 3) which neighbours of a voxel are connected with it.
     """
     highest = int(labels.max(initial=0))
     if highest <= 1:
-        components, _ = ndi.label(labels, AROUND)
-        for number, box in enumerate(ndi.find_objects(components), start=1):
-            yield box, components[box] == number
+        parts, _ = ndi.label(labels, around)
+        for number, box in enumerate(ndi.find_objects(parts), start=1):
+            yield box, parts[box] == number
         return
     for number, box in enumerate(ndi.find_objects(labels), start=1):
         if box is None:
             continue
-        components, _ = ndi.label(labels[box] == number, AROUND)
-        for index, inner in enumerate(ndi.find_objects(components), start=1):
+        parts, _ = ndi.label(labels[box] == number, around)
+        for index, inner in enumerate(ndi.find_objects(parts), start=1):
             place = tuple(
                 slice(outer.start + side.start, outer.start + side.stop)
                 for outer, side in zip(box, inner, strict=True)
             )
-            yield place, components[inner] == index
+            yield place, parts[inner] == index
 
 
 def number_in_order(labels: Labels) -> Labels:
@@ -129,6 +152,20 @@ def _pieces(part: Bools, inside: npt.NDArray[Any] | None, settings: SplitSetting
     pieces = watershed(-height_map, seeds, mask=padded, connectivity=AROUND)
     inner = pieces[1:-1, 1:-1, 1:-1].astype(np.int64)
     return join_small(inner, settings.min_voxels)
+
+
+def _blobs(part: Bools, box: Box, given: Labels, inside: npt.NDArray[Any] | None) -> Ints:
+    """(z, y, x) one connected part in pieces from 1, as published; see `fit_blobs`."""
+    sides = list(zip(box, given.shape, strict=True))
+    wide = tuple(slice(max(s.start - MARGIN, 0), min(s.stop + MARGIN, n)) for s, n in sides)
+    inner = tuple(
+        slice(side.start - outer.start, side.stop - outer.start)
+        for side, outer in zip(box, wide, strict=True)
+    )
+    mask = np.zeros([side.stop - side.start for side in wide], bool)
+    mask[inner] = part
+    bright = ndi.distance_transform_edt(mask) if inside is None else inside[wide]
+    return fit_blobs(mask, bright)[inner]
 
 
 def find_seeds(height_map: Floats, height: float) -> Ints:
