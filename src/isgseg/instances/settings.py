@@ -59,7 +59,7 @@ class SplitSettings:
         ValueError: a setting is out of range.
     """
 
-    height: Annotated[float, Field(gt=0)] = 0.05
+    height: Annotated[float, Field(gt=0)] = 0.005
     sigma: Annotated[float, Field(ge=0, le=10)] = 0.5
     min_voxels: Annotated[int, Field(ge=1)] = 8
     assign: Literal["watershed", "blobfit"] = "watershed"

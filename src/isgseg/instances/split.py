@@ -16,6 +16,7 @@ from skimage.segmentation import watershed
 
 from isgseg.instances.blobfit import MARGIN, fit_blobs
 from isgseg.instances.components import Bools, Floats, Ints, Labels
+from isgseg.instances.merging import merge_pieces
 from isgseg.instances.settings import SplitSettings
 from isgseg.io.volumes import label_dtype
 
@@ -29,7 +30,7 @@ def split(
     labels_or_mask: Labels,
     inside: npt.NDArray[Any] | None = None,
     *,
-    height: float = 0.05,
+    height: float = 0.005,
     sigma: float = 0.5,
     min_voxels: int = 8,
     assign: Literal["watershed", "blobfit"] = "watershed",
@@ -150,8 +151,8 @@ def _pieces(part: Bools, inside: npt.NDArray[Any] | None, settings: SplitSetting
     if seeds.max() < 2:
         return part.astype(np.int64)
     pieces = watershed(-height_map, seeds, mask=padded, connectivity=AROUND)
-    inner = pieces[1:-1, 1:-1, 1:-1].astype(np.int64)
-    return join_small(inner, settings.min_voxels)
+    pieces = merge_pieces(pieces.astype(np.int64), height_map)
+    return join_small(pieces[1:-1, 1:-1, 1:-1], settings.min_voxels)
 
 
 def _blobs(part: Bools, box: Box, given: Labels, inside: npt.NDArray[Any] | None) -> Ints:
