@@ -71,8 +71,12 @@ def read_volume(path: str | Path) -> Volume:
     return Volume(_checked(path, data), plausible(voxel_size, str(path)))
 
 
-def read_labels(path: str | Path) -> Volume:
+def read_labels(path: str | Path, *, check: bool = True) -> Volume:
     """Read a label volume; its data are uint16, or uint32 where an identifier needs it.
+
+    Args:
+        path: the file.
+        check: warn where the numbers seem to be no instances; see `check_instances`.
 
     Raises:
         VolumeError: As `read_volume`; or a value is negative or not a whole number.
@@ -101,8 +105,10 @@ def read_labels(path: str | Path) -> Volume:
         dtype = label_dtype(int(data.max()))
     except VolumeError as error:
         raise VolumeError(f"{path}: {error}") from None
-    check_instances(data.astype(dtype, copy=False), str(path))
-    return Volume(data.astype(dtype, copy=False), volume.voxel_size)
+    labels = data.astype(dtype, copy=False)
+    if check:
+        check_instances(labels, str(path))
+    return Volume(labels, volume.voxel_size)
 
 
 def write_volume(path: str | Path, data: Array, voxel_size: Sequence[float] | None) -> Path:

@@ -15,11 +15,13 @@ from isgseg.schema.fields import (
     Criterion,
     Device,
     Files,
+    Instances,
     Precision,
     Rising,
     Section,
     Seed,
     Share,
+    Split,
     Text,
     Tta,
     VoxelSize,
@@ -138,6 +140,8 @@ class Evaluate(Run):
     volumes: Files | None
     labels: Files | None
     predicted: Files | None
+    instances: Instances
+    split: Split  # type: ignore[valid-type]
     diameters: Rising
     threshold: Share | None
     normalization: ChosenNormalization | None

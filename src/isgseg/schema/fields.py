@@ -23,6 +23,8 @@ from pydantic import (
 )
 from pydantic.fields import FieldInfo
 
+from isgseg.instances.settings import SplitSettings
+
 
 class Section(BaseModel):
     """A part of the configuration: no unknown keys, no text for a number, no NaN."""
@@ -159,3 +161,7 @@ def _default(field: dataclasses.Field[Any]) -> Any:
     if field.default_factory is not dataclasses.MISSING:
         return Field(default_factory=field.default_factory)
     return ... if field.default is dataclasses.MISSING else field.default
+
+
+Instances = Literal["auto", "numbers", "components", "split"]
+Split = section_of(SplitSettings, "Split")

@@ -9,7 +9,17 @@ from pydantic import AfterValidator, BeforeValidator, Field
 from isgseg.data.normalization import Normalization
 from isgseg.data.patches import PatchSettings
 from isgseg.phantom.settings import PhantomSettings
-from isgseg.schema.fields import Command, Files, Section, Seed, Text, VoxelSize, section_of
+from isgseg.schema.fields import (
+    Command,
+    Files,
+    Instances,
+    Section,
+    Seed,
+    Split,
+    Text,
+    VoxelSize,
+    section_of,
+)
 
 NormalizationSection = section_of(Normalization, "NormalizationSection")
 Patches = section_of(PatchSettings, "Patches")
@@ -46,5 +56,7 @@ class Prepare(Command):
     output_dir: Text
     overwrite: bool
     voxel_size: VoxelSize | None = None
+    instances: Instances
+    split: Split  # type: ignore[valid-type]
     normalization: NormalizationSection  # type: ignore[valid-type]
     patches: Patches  # type: ignore[valid-type]

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from lightning.pytorch.callbacks import Callback
 
 from isgseg.data.datamodule import Batch
-from isgseg.data.metadata import validation_pairs
+from isgseg.data.metadata import read_metadata, validation_pairs
 from isgseg.data.normalization import Normalizer
 from isgseg.errors import InputError, check
 from isgseg.evaluation.matching import match_instances
@@ -21,8 +21,9 @@ from isgseg.evaluation.thresholds import DEFAULT, Matches, best_point, point_at
 from isgseg.inference.appearance import as_learnt
 from isgseg.inference.predictor import Predictor
 from isgseg.inference.settings import SegmentationSettings
-from isgseg.io.pairing import load_pair
-from isgseg.io.volumes import Volume, read_labels
+from isgseg.instances.ground_truth import load_ground_truth
+from isgseg.instances.settings import InstanceSettings
+from isgseg.io.volumes import Volume
 from isgseg.models.settings import Thresholds, TrainingMetadata
 from isgseg.training.module import MaskRCNNModule
 
@@ -93,6 +94,7 @@ class VolumeScore(Callback):
             self.pairs = [(Path(volume), Path(labels))]
         self.slices, self.threshold = slices, threshold
         self.segmentation = check(SegmentationSettings, segmentation or {}, "segmentation")
+        self.instances: dict[Path, InstanceSettings] = {}
         self.parts: list[Part] = []
         self._granule: float | None = None
 
@@ -102,12 +104,18 @@ class VolumeScore(Callback):
         """Reads the volumes; without one named, the dataset's."""
         assert isinstance(pl_module, MaskRCNNModule)
         root = getattr(getattr(trainer, "datamodule", None), "root", None)
+        if root is not None:  # what was learnt from is what is scored against
+            sources = read_metadata(root).volumes
+            self.instances = {Path(source.labels).resolve(): source.instances for source in sources}
         if not self.pairs and root is not None and pl_module.hparams["operating_point"] is not None:
             self.pairs = self._choose(Path(root))
         if self.parts or not self.pairs:
             return
         each = None if self.slices is None else self.slices // len(self.pairs)
-        self.parts = [cut(pl_module, *pair, each) for pair in self.pairs]
+        self.parts = [
+            cut(pl_module, *pair, each, self.instances.get(pair[1].resolve()))
+            for pair in self.pairs
+        ]
         names = ", ".join(part.name for part in self.parts)
         log.info("val/f1_3d is of %s", names)
 
@@ -124,7 +132,10 @@ class VolumeScore(Callback):
         most = len(there) if self.slices is None else max(1, self.slices // LEAST)
         if len(there) <= most:
             return there
-        return sorted(there, key=lambda files: -count(files[1], self.slices))[:most]
+        counts = {
+            pair: count(*pair, self.slices, self.instances.get(pair[1].resolve())) for pair in there
+        }
+        return sorted(there, key=lambda pair: -counts[pair])[:most]
 
     def on_validation_batch_end(
         self,
@@ -182,9 +193,16 @@ class VolumeScore(Callback):
             pl_module.keep_object_threshold(self._granule)
 
 
-def cut(module: MaskRCNNModule, image: Path, labels: Path, slices: int | None) -> Part:
+def cut(
+    module: MaskRCNNModule,
+    image: Path,
+    labels: Path,
+    slices: int | None,
+    instances: InstanceSettings | None = None,
+) -> Part:
     """The slices of a volume that hold most of its ground truth, grey as in the whole of it."""
-    volume, ground_truth = load_pair(image, labels)
+    read = load_ground_truth(image, labels, instances)
+    volume, ground_truth = read.volume, read.labels
     part = fullest(ground_truth.data, slices)
     normalization = as_learnt(metadata_of(module), volume.data, image.name)
     return Part(
@@ -202,9 +220,9 @@ def metadata_of(module: MaskRCNNModule) -> TrainingMetadata | None:
     return None if metadata is None else check(TrainingMetadata, metadata, "metadata")
 
 
-def count(labels: Path, slices: int | None) -> int:
+def count(image: Path, labels: Path, slices: int | None, instances: InstanceSettings | None) -> int:
     """How many instances the fullest slices of a volume hold."""
-    ground_truth = read_labels(labels).data
+    ground_truth = load_ground_truth(image, labels, instances).labels.data
     return int(np.count_nonzero(np.unique(ground_truth[fullest(ground_truth, slices)])))
 
 
