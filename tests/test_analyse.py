@@ -47,8 +47,10 @@ def test_table_and_figure(
     with caplog.at_level(logging.INFO):
         paths = analyse(config(*files))
     folder = tmp_path / "out"
-    names = ["cell_granules.csv", "cell_granules.png"]
-    assert paths == {"table": folder / names[0], "figure": folder / names[1]}
+    names = ["cell_granules.csv", "cell_granules.png", "cell_summary.json"]
+    assert paths == dict(
+        zip(["table", "figure", "summary"], map(folder.joinpath, names), strict=True)
+    )
     table = pd.read_csv(paths["table"])
     assert table["label"].tolist() == [1, 2]
     assert table["volume_nm3"].tolist() == [60 * 30**3, 64 * 30**3]
@@ -124,7 +126,7 @@ def test_cells_of_one_folder_do_not_overwrite_each_other(tmp_path: Path, files: 
     assert {path: path.read_bytes() for path in first.values()} == before
 
 
-@pytest.mark.parametrize("name", ["cell_granules.csv", "cell_granules.png"])
+@pytest.mark.parametrize("name", ["cell_granules.csv", "cell_granules.png", "cell_summary.json"])
 def test_results_are_replaced_only_when_asked(tmp_path: Path, files: list[str], name: str) -> None:
     mine = tmp_path / "out" / name
     mine.parent.mkdir()

@@ -1,62 +1,96 @@
-"""isgseg-analyse: a table and an image of the granules of one volume."""
+"""isgseg-analyse: table, summary and image of the granules of one volume."""
 
 from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from isgseg.command import command
 from isgseg.errors import InputFileExistsError
 
 log = logging.getLogger(__name__)
+FILES = {
+    "table": "_granules.csv",
+    "figure": "_granules.png",
+    "summary": "_summary.json",
+}
 
 
 def analyse(cfg: DictConfig) -> dict[str, Path]:
-    """Writes `<volume>_granules.csv` and `.png`; returns their paths, as `table` and `figure`.
+    """Writes what `FILES` lists, each behind the volume's name; returns the paths by its keys.
 
     Args:
         cfg: `conf/analyse.yaml`.
 
     Raises:
-        InputError: A file is no volume, the two differ in shape, there is no such slice, or a
+        InputError: A file is no volume, two differ in shape, there is no such slice or cell, or a
             result is there already and `overwrite` is false.
     """
     # Here, not above: `--help` need not wait for pandas and matplotlib.
+    from isgseg.analysis.cell import measure_granules
     from isgseg.analysis.figures import granule_figure
     from isgseg.analysis.granules import granule_table, summary, write_table
+    from isgseg.analysis.measures import write_summary
+    from isgseg.analysis.settings import ChanceSettings, RelationSettings
+    from isgseg.analysis.structures import read_structures
     from isgseg.io.formats import parse_voxel_size
     from isgseg.io.pairing import load_pair
     from isgseg.io.volumes import stem
 
+    keys = [str(key) for key in cfg if key not in ("task_name", "paths", "output_dir")]
+    settings: dict[str, Any] = OmegaConf.to_container(
+        OmegaConf.masked_copy(cfg, keys), resolve=True
+    )  # type: ignore[assignment]
     results = result_files(Path(str(cfg.output_dir)), stem(cfg.volume), bool(cfg.overwrite))
-    volume, labels = load_pair(cfg.volume, cfg.labels, parse_voxel_size(cfg.voxel_size))
-    size = volume.voxel_size
+    volume, labels = load_pair(cfg.volume, cfg.labels, parse_voxel_size(settings["voxel_size"]))
+    size, shape = volume.voxel_size, volume.data.shape
+    structures = read_structures(settings["structures"], shape, size, settings["cell"])
     # The figure first: it refuses a wrong slice before anything is written.
     granule_figure(
         volume.data, labels.data, size, results["figure"], z=cfg.slice, name=Path(cfg.volume).name
     )
     table = granule_table(labels.data, volume.data, size)
+    relations = RelationSettings(**settings["relations"])
+    chance = ChanceSettings(**settings["chance"])
+    columns, numbers = measure_granules(labels.data, table, structures, size, relations, chance)
+    table = table.join(columns, on="label")
     write_table(results["table"], table)
+    write_summary(results["summary"], facts(cfg, settings, size), numbers)
+    for message in numbers.warnings:
+        log.warning("%s", message)
     for name, value in summary(table).items():
         log.info("%s: %.6g", name, value)
-    log.info("Table in %s", results["table"])
-    log.info("Figure in %s", results["figure"])
+    for kind, path in results.items():
+        log.info("%s in %s", kind.capitalize(), path)
     return results
 
 
+def facts(cfg: DictConfig, settings: dict[str, Any], size: Any) -> dict[str, Any]:
+    """Where the numbers come from: versions, files with their SHA-256, settings."""
+    from isgseg import __version__
+    from isgseg.io.paths import sha256, user_path
+
+    files = {"volume": user_path(cfg.volume), "labels": user_path(cfg.labels)}
+    return {
+        "isgseg": __version__,
+        **{kind: path.name for kind, path in files.items()},
+        "sha256": {kind: sha256(path) for kind, path in files.items()},
+        "voxel_size_nm": None if size is None else list(size),
+        "settings": settings,
+    }
+
+
 def result_files(folder: Path, name: str, overwrite: bool) -> dict[str, Path]:
-    """Where the table and the figure of a volume go.
+    """Where the results of a volume go, by the keys of `FILES`.
 
     Raises:
         InputFileExistsError: one is there already, and `overwrite` is false.
     """
     folder = folder.expanduser()
-    results = {
-        "table": folder / f"{name}_granules.csv",
-        "figure": folder / f"{name}_granules.png",
-    }
+    results = {kind: folder / f"{name}{ending}" for kind, ending in FILES.items()}
     for path in results.values():
         if path.exists() and not overwrite:
             raise InputFileExistsError(

@@ -106,8 +106,14 @@ def modernize(command: str, arguments: Iterable[str]) -> tuple[list[str], list[s
         new = f"{sign}{now}" if choice is None else f"{sign}{now}={choice}"
         if new != argument:
             warnings.append(f"{argument} is the name of an earlier release; write {new}")
-        changed.append(as_text(new) if now.rsplit(".", 1)[-1] in TEXTS else new)
+        text = now.rsplit(".", 1)[-1] in TEXTS or _is_structure(now)
+        changed.append(as_text(new) if text else new)
     return changed, warnings
+
+
+def _is_structure(key: str) -> bool:
+    """Whether a key is the file of a structure of isgseg-analyse, whatever its name."""
+    return key.startswith("structures.") and key != "structures.names"
 
 
 def _refuse_phantom(command: str, key: str, value: str | None) -> None:

@@ -146,14 +146,3 @@ class Evaluate(Run):
     threshold: Share | None
     normalization: ChosenNormalization | None
     voxel_size: VoxelSize | None = None
-
-
-class Analyse(Command):
-    """`conf/analyse.yaml`."""
-
-    volume: Text
-    labels: Text
-    output_dir: Text
-    overwrite: bool = False
-    voxel_size: VoxelSize | None
-    slice: CountFrom0 | None
