@@ -150,9 +150,9 @@ def test_shapes_and_grey_values_are_in_the_table_and_the_summary(
     assert table["contrast"].tolist() == pytest.approx([0.0145 / 0.0101] * 2)
     assert table["lac_mean"].tolist() == pytest.approx([0.0145 / 0.03] * 2)
     measures = json.loads(paths["summary"].read_text())["measures"]
-    assert measures["sphericity_median"]["value"] == pytest.approx(table["sphericity"].median())
-    assert measures["contrast_median"]["value"] == pytest.approx(0.0145 / 0.0101)
-    assert "of 1 granules that do not touch" in measures["lac_mean_median"]["about"]
+    assert measures["median_sphericity"]["value"] == pytest.approx(table["sphericity"].median())
+    assert measures["median_contrast"]["value"] == pytest.approx(0.0145 / 0.0101)
+    assert "of 1 granules that do not touch" in measures["median_lac"]["about"]
 
 
 def test_lac_true_needs_a_voxel_size(tmp_path: Path, files: list[str]) -> None:
