@@ -61,19 +61,14 @@ def main() -> None:
         rows += grey(rng, diameter, shares)
     table = pd.DataFrame(rows)
     for masks, group in table[table["masks"] != "kept"].groupby("masks", sort=False):
-        for number in ("bias", "scatter"):
+        for number, target in {"bias": "<= 0.03", "scatter": "<= 0.05"}.items():
             worst = group.loc[group[number].abs().idxmax()]
-            # The name tells what is worst: one number for each kind keeps the page short.
-            name = (
-                f"{masks}: worst {number}, of the {worst['measure']} at {worst['diameter']} voxels"
-            )
-            target = {"bias": "<= 0.03", "scatter": "<= 0.05"}[number]
+            what = f"{worst['measure']} at {worst['diameter']} voxels"
+            name = f"balls, {masks}: worst {number}, of the {what}"
             result.add("quality", name, abs(worst[number]), target=target)
     for diameter in (5, 9):
-        smaller = cut(diameter) / diameter
-        result.add(
-            "quality", f"balls, blurred and cut at half: part of {diameter} voxels left", smaller
-        )
+        name = f"balls, blurred and cut at half: diameter over that of {diameter} voxels"
+        result.add("quality", name, cut(diameter) / diameter)
     result.details["table"] = by_diameter(table)
     result.details["all"] = rows
     result.write(args.output)
