@@ -16,6 +16,7 @@ from isgseg.inference.masks import join_touching, label_slice, number_all
 from isgseg.inference.method import Detections, Granules, SliceModel
 from isgseg.inference.resampling import ResampledSlices, bring_back, zoom_factors
 from isgseg.inference.settings import SegmentationSettings
+from isgseg.inference.splitting import split_granules
 from isgseg.instances.consensus import merge_instances
 from isgseg.instances.linking import SliceLinker
 from isgseg.io.volumes import Volume
@@ -44,6 +45,15 @@ class SliceSegmenter:
 
     def segment(self, volume: Volume, normalizer: Normalizer, name: str = "") -> Granules:
         """The granules of a volume, one slice of detections in memory at a time."""
+        granules = self._found(volume, normalizer, name)
+        if not self.settings.split:
+            return granules
+        apart = split_granules(granules, self.settings)
+        log.info("%s: %d granules, split to %d", name, len(granules.score), len(apart.score))
+        return apart
+
+    def _found(self, volume: Volume, normalizer: Normalizer, name: str) -> Granules:
+        """The granules before they are split."""
         axes = self.settings.axes
         if len(axes) == 1:
             return self._along(axes, volume, normalizer, self.settings, name)
