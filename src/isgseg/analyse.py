@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from isgseg.command import command
 from isgseg.errors import InputFileExistsError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from isgseg.analysis.measures import CellNumbers
+    from isgseg.analysis.structures import Structures
+    from isgseg.io.volumes import Volume
 
 log = logging.getLogger(__name__)
 FILES = {
@@ -18,7 +26,11 @@ FILES = {
     "figure": "_granules.png",
     "summary": "_summary.json",
 }
-WHEN_ASKED = {"parquet": "_granules.parquet", "meshes": "_granules.ply"}  # by keys of the config
+WHEN_ASKED = {  # by keys of the config
+    "report": "_report.html",
+    "parquet": "_granules.parquet",
+    "meshes": "_granules.ply",
+}
 
 
 def analyse(cfg: DictConfig) -> dict[str, Path]:
@@ -32,21 +44,12 @@ def analyse(cfg: DictConfig) -> dict[str, Path]:
             result is there already and `overwrite` is false.
     """
     # Here, not above: `--help` need not wait for pandas and matplotlib.
-    from isgseg.analysis.averages import average_measures
-    from isgseg.analysis.cell import measure_granules
     from isgseg.analysis.figures import granule_figure
-    from isgseg.analysis.granules import (
-        check_parquet,
-        granule_table,
-        summary,
-        write_parquet,
-        write_table,
-    )
-    from isgseg.analysis.intensity import check_lac, intensity_columns
+    from isgseg.analysis.granules import check_parquet, summary, write_parquet, write_table
+    from isgseg.analysis.intensity import check_lac
     from isgseg.analysis.measures import write_summary
     from isgseg.analysis.meshes import write_meshes
-    from isgseg.analysis.settings import ChanceSettings, RelationSettings
-    from isgseg.analysis.shape import shape_columns
+    from isgseg.analysis.report import write_report
     from isgseg.analysis.structures import read_structures
     from isgseg.io.formats import parse_voxel_size
     from isgseg.io.pairing import load_pair
@@ -69,28 +72,53 @@ def analyse(cfg: DictConfig) -> dict[str, Path]:
     granule_figure(
         volume.data, labels.data, size, results["figure"], z=cfg.slice, name=Path(cfg.volume).name
     )
-    table = granule_table(labels.data, volume.data, size)
-    cytoplasm = structures.cytoplasm
-    grey = intensity_columns(labels.data, volume.data, size, cytoplasm, settings["lac"])
-    table = table.join(shape_columns(labels.data, size), on="label").join(grey, on="label")
-    relations = RelationSettings(**settings["relations"])
-    chance = ChanceSettings(**settings["chance"])
-    columns, numbers = measure_granules(labels.data, table, structures, size, relations, chance)
-    table = table.join(columns, on="label")
-    numbers.measures.update(average_measures(table))
+    table, numbers = measure(volume, labels, structures, settings)
     write_table(results["table"], table)
     if "parquet" in results:
         write_parquet(results["parquet"], table)
     if "meshes" in results:
         write_meshes(results["meshes"], labels.data, size)
     write_summary(results["summary"], facts(cfg, settings, size), numbers)
+    if "report" in results:
+        content = json.loads(results["summary"].read_text(encoding="utf-8"))
+        write_report(results["report"], table, content, volume.data, labels.data, structures)
     for message in numbers.warnings:
         log.warning("%s", message)
-    for name, value in summary(table).items():
-        log.info("%s: %.6g", name, value)
+    for measure_name, value in summary(table).items():
+        log.info("%s: %.6g", measure_name, value)
     for kind, path in results.items():
         log.info("%s in %s", kind.capitalize(), path)
     return results
+
+
+def measure(
+    volume: Volume, labels: Volume, structures: Structures, settings: Mapping[str, Any]
+) -> tuple[pd.DataFrame, CellNumbers]:
+    """All columns of the table of granules, and the numbers of the cell.
+
+    Args:
+        volume: grey values.
+        labels: its granules.
+        structures: of the cell.
+        settings: `conf/analyse.yaml`, plain values.
+    """
+    from isgseg.analysis.averages import average_measures
+    from isgseg.analysis.cell import measure_granules
+    from isgseg.analysis.granules import granule_table
+    from isgseg.analysis.intensity import intensity_columns
+    from isgseg.analysis.settings import ChanceSettings, RelationSettings
+    from isgseg.analysis.shape import shape_columns
+
+    size = volume.voxel_size
+    table = granule_table(labels.data, volume.data, size)
+    grey = intensity_columns(labels.data, volume.data, size, structures.cytoplasm, settings["lac"])
+    table = table.join(shape_columns(labels.data, size), on="label").join(grey, on="label")
+    relations = RelationSettings(**settings["relations"])
+    chance = ChanceSettings(**settings["chance"])
+    columns, numbers = measure_granules(labels.data, table, structures, size, relations, chance)
+    table = table.join(columns, on="label")
+    numbers.measures.update(average_measures(table))
+    return table, numbers
 
 
 def facts(cfg: DictConfig, settings: dict[str, Any], size: Any) -> dict[str, Any]:

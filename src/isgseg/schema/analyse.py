@@ -42,6 +42,7 @@ class Analyse(Command):
     voxel_size: VoxelSize | None
     slice: CountFrom0 | None
     lac: Literal["auto"] | bool
+    report: bool
     meshes: bool
     parquet: bool
     structures: StructureFiles

@@ -146,3 +146,17 @@ class Evaluate(Run):
     threshold: Share | None
     normalization: ChosenNormalization | None
     voxel_size: VoxelSize | None = None
+
+
+class Compare(Command):
+    """`conf/compare.yaml`."""
+
+    summaries: Files
+    conditions: Text
+    reference: Text | None
+    measures: Annotated[list[Text], Field(min_length=1)] | None
+    permutations: Annotated[int, Field(ge=99, le=1_000_000)]
+    confidence: Annotated[float, Field(ge=0.5, le=0.999)]
+    seed: Seed
+    output_dir: Text
+    overwrite: bool
