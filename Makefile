@@ -37,6 +37,7 @@ demo demo-scratch: install
 	@echo "Labels:   $(DEMO)/labels/phantom_1000_labels.tif"
 	@echo "Table:    $(DEMO)/analysis/phantom_1000_granules.csv"
 	@echo "Figure:   $(DEMO)/analysis/phantom_1000_granules.png"
+	@echo "Report:   $(DEMO)/analysis/phantom_1000_report.html"
 	@echo "Training: $(BIN)/tensorboard --logdir $(DEMO)/train"
 
 # A process a core, up to four; each takes a gigabyte.

@@ -122,7 +122,7 @@
     }
     const style = name => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
     const ink = () => style("--ink");
-    const narrow = place.clientWidth < 600, far = narrow ? 1.75 : 1;
+    const narrow = place.clientWidth < 600, far = narrow ? 1.5 : 1;
     let camera = { center: { x: 0, y: 0, z: -0.12 }, eye: { x: 1.1 * far, y: -1.3 * far, z: 0.9 * far } };
     function layout() {
       const axis = name => ({ title: { text: `${name}, ${data.unit}`, font: { color: ink() } }, tickfont: { color: ink() },

@@ -184,8 +184,7 @@ def warnings(table: pd.DataFrame, summary: Mapping[str, Any]) -> list[str]:
     if thin > 0.1 * total:
         found.append(
             f"{count(thin, 'granule')} of {total:,} {'is' if thin == 1 else 'are'} less than "
-            f"{_THIN:g} voxels across. Their diameters are good to about 2 %, their shapes are "
-            "not known well."
+            f"{_THIN:g} voxels across; their sizes are coarse, and their shapes hardly known."
         )
     if 0 < total < _FEW:
         are = "is" if total == 1 else "are"
