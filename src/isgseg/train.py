@@ -24,7 +24,7 @@ def train(cfg: DictConfig) -> float | None:
 
     Args:
         cfg: `conf/train.yaml`: `data` makes a LightningDataModule with `metadata()`; `model` a
-            `MaskRCNNModule`, which is given that metadata; `callbacks` and `logger` are
+            `GranuleModule`, which is given that metadata; `callbacks` and `logger` are
             dictionaries of what they make; `trainer` makes a Trainer; `ckpt_path` resumes;
             `optimized_metric` names what is returned.
 

@@ -17,12 +17,13 @@ from isgseg.data.provenance import pixel_sizes
 from isgseg.errors import InputError
 from isgseg.hardware import pick_device, pick_precision
 from isgseg.models.checkpoint import load_checkpoint
+from isgseg.training.base import GranuleModule
 from isgseg.training.module import MaskRCNNModule
 
 log = logging.getLogger(__name__)
 
 
-def load_module(path: str | Path, **changes: Any) -> MaskRCNNModule:
+def load_module(path: str | Path, **changes: Any) -> GranuleModule:
     """A trained module in evaluation mode, on the CPU.
 
     A plain torchvision `maskrcnn_resnet50_fpn` state dict (bare, or under `model`, `state_dict` or
@@ -76,7 +77,7 @@ def evaluation_trainer(
     )
 
 
-def warn_of_metadata(module: MaskRCNNModule, root: str) -> None:
+def warn_of_metadata(module: GranuleModule, root: str) -> None:
     """Logs in what a dataset was made otherwise than what a checkpoint has learnt from."""
     learnt, here = module.hparams.get("metadata") or {}, dataset_metadata(root)
     for key in ("normalization", "z_context"):
@@ -91,7 +92,7 @@ def warn_of_metadata(module: MaskRCNNModule, root: str) -> None:
 
 
 def split_loader(
-    module: MaskRCNNModule, root: str, split: str, batch_size: int, num_workers: int
+    module: GranuleModule, root: str, split: str, batch_size: int, num_workers: int
 ) -> tuple[DataLoader[Any], list[float] | None]:
     """The patches of a split as the module has learnt them, and the size of their pixels.
 
