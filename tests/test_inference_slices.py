@@ -14,11 +14,12 @@ from torchvision.ops import FrozenBatchNorm2d
 
 from isgseg.data.normalization import Normalizer
 from isgseg.inference import slices as detection
+from isgseg.inference import streaming
 from isgseg.inference.predictor import Predictor
 from isgseg.inference.slices import MaskRCNNDetector
 from isgseg.inference.tiling import WHOLE, inside, occupied, plan
 from isgseg.io.volumes import Volume, read_labels, write_volume
-from isgseg.models.fusion import StemPool, fuse_batch_norm, grid_unit, receptive_field
+from isgseg.models.fusion import StemPool, fuse_mask_rcnn, grid_unit, receptive_field
 from isgseg.models.mask_rcnn import build_mask_rcnn
 from isgseg.predict import predict
 from isgseg.training.base import GranuleModule
@@ -109,7 +110,7 @@ def test_tiles_leave_no_seams(module: GranuleModule, monkeypatch: pytest.MonkeyP
     volume = cells(448, *range(0, 448, 64))
     lift_caps(module.network)  # they count per image, so that tiles find more where they bind
     plain = labels_of(module, volume, fast=False)
-    monkeypatch.setattr(detection, "SIDE", 320)
+    monkeypatch.setattr(streaming, "SIDE", 320)
     seen = shapes_seen(module, monkeypatch)
     fast = labels_of(module, volume, fast=True)
     assert len(seen) > 3 * 3
@@ -179,7 +180,7 @@ def test_batches_come_in_order_and_errors_come_through() -> None:
         yield [2]
         raise OSError("gone")
 
-    ahead: Iterator[Any] = detection._ahead(batches())
+    ahead: Iterator[Any] = streaming.ahead(batches())
     assert [next(ahead) for _ in range(3)] == [[1], [], [2]]
     with pytest.raises(OSError, match="gone"):
         next(ahead)
@@ -198,7 +199,7 @@ def test_the_stem_pools_as_torch_does(layout: torch.memory_format) -> None:
 def test_folding_changes_last_digits_only(backbone: str, norm: str) -> None:
     plain = network(backbone=backbone, norm=norm)
     before = {name: value.clone() for name, value in plain.state_dict().items()}
-    folded = fuse_batch_norm(plain)
+    folded = fuse_mask_rcnn(plain)
     assert not any(isinstance(m, nn.BatchNorm2d | FrozenBatchNorm2d) for m in folded.modules())
     image = torch.rand(1, 3, 64, 64)
     with torch.inference_mode():

@@ -14,6 +14,7 @@ from isgseg.data.coco import Target
 from isgseg.data.datamodule import Batch
 from isgseg.errors import InputError, check
 from isgseg.models.checkpoint import migrate
+from isgseg.models.methods import require_method
 from isgseg.models.optimizer import optimization
 from isgseg.models.settings import Thresholds, TrainingMetadata
 from isgseg.models.tta import choose_symmetries
@@ -49,19 +50,23 @@ class GranuleModule(ScoredModule):
         operating_point: what each validation tunes the thresholds of prediction for; see
             `best_point`. None leaves both at .5.
         tta: see `set_tta`.
+        method: the module's own, one of `isgseg.models.settings.METHODS`: the configuration says it
+            too, for the names of files.
         metadata: `normalization`, `voxel_size` (nm) and `z_context` of the training data, which
             prediction needs; see `TrainingMetadata`.
         thresholds: what a validation has found. Each validation replaces them; a checkpoint holds
             them beside the weights, not among the hyper-parameters.
 
     Attributes:
+        name: of the method; a checkpoint says it.
         settings: what `network` is checked against.
         network: the network itself.
 
     Raises:
-        InputError: a setting is out of range.
+        InputError: a setting is out of range, or of another method.
     """
 
+    name: ClassVar[str]
     settings: ClassVar[type[BaseModel]]
     network: Any
 
@@ -80,16 +85,19 @@ class GranuleModule(ScoredModule):
         seed: int = 0,
         operating_point: str | None = "f1",
         tta: int = 1,
+        method: str | None = None,
         metadata: dict[str, Any] | None = None,
         thresholds: Thresholds | None = None,
     ) -> None:
         super().__init__()
+        require_method(method or self.name, self.name, "model.method")
         self.check_start(network, weights)
         # All settings, so that a checkpoint does not hang on the defaults of this version.
         network = check(self.settings, network, "model.network").model_dump()
         if metadata is not None:
             check(TrainingMetadata, metadata, "model.metadata")
-        self.save_hyperparameters(ignore=["thresholds"])
+        self.save_hyperparameters(ignore=["thresholds", "method"])
+        self.save_hyperparameters({"method": self.name})
         check(TrainingSettings, {key: self.hparams[key] for key in TRAINING_KEYS}, "model")
         self.network = self.build(network)
         self.score_with(thresholds)

@@ -19,8 +19,12 @@ from isgseg.hardware import pick_device, pick_precision
 from isgseg.models.checkpoint import load_checkpoint
 from isgseg.training.base import GranuleModule
 from isgseg.training.module import MaskRCNNModule
+from isgseg.training.unet_module import UNetModule
 
 log = logging.getLogger(__name__)
+MODULES: dict[str, type[GranuleModule]] = {
+    module.name: module for module in (MaskRCNNModule, UNetModule)
+}
 
 
 def load_module(path: str | Path, **changes: Any) -> GranuleModule:
@@ -41,7 +45,7 @@ def load_module(path: str | Path, **changes: Any) -> GranuleModule:
     given = {**given, "network": checkpoint.network.model_dump()}
     given |= {key: value for key, value in changes.items() if value is not None}
     try:
-        module = MaskRCNNModule(**given, thresholds=checkpoint.thresholds)
+        module = MODULES[checkpoint.method](**given, thresholds=checkpoint.thresholds)
     except TypeError as error:
         raise InputError(
             f"{path} is a checkpoint, but not of isgseg: its hyper_parameters do not fit ({error})"

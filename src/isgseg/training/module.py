@@ -23,6 +23,7 @@ class MaskRCNNModule(GranuleModule):
         InputError: a setting is out of range, or norm layers are frozen with random weights.
     """
 
+    name: ClassVar[str] = "mask_rcnn"
     settings: ClassVar[type[BaseModel]] = NetworkSettings
     network: AugmentedMaskRCNN
 
