@@ -28,7 +28,7 @@ from isgseg.train import train
 from isgseg.training.checkpoints import AtomicCheckpointIO
 from isgseg.training.evaluation import load_module
 
-STARTED = ("finetune", "demo")  # they want a checkpoint, and have tests of their own
+STARTED = ("finetune", "demo", "unet")  # they want a checkpoint or maps: tests of their own
 EXPERIMENTS = sorted(
     path.stem for path in (ROOT / "conf" / "experiment").glob("*.yaml") if path.stem not in STARTED
 )

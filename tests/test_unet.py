@@ -38,13 +38,10 @@ from isgseg.training.evaluation import load_module
 
 Array = npt.NDArray[Any]
 RUN = [
-    "model=unet",
+    "experiment=unet",
     "model.network.widths=[16,32,64]",
-    "data.num_workers=0",
-    "data.batch_size=4",
-    "data.augment.scale=[1.0,1.0]",
     "data.augment.intensity=[1.0,1.0]",
-    "data.augment.noise=0.0",
+    "trainer.limit_train_batches=null",
     "trainer.accelerator=cpu",
     "trainer.precision=32-true",
     "trainer.enable_progress_bar=false",
@@ -87,7 +84,6 @@ def unet(balls: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
             "data.augment.drop_z_context=0",
             "model.lr=0.05",
             "model.warmup_steps=5",
-            "trainer.gradient_clip_val=5",
             "trainer.max_epochs=60",
             "trainer.check_val_every_n_epoch=60",
             "~callbacks.every_5_epochs",
