@@ -16,7 +16,7 @@ from isgseg.errors import InputError, check
 
 if TYPE_CHECKING:
     from isgseg.evaluation.volumes import Labeller
-    from isgseg.training.module import MaskRCNNModule
+    from isgseg.training.base import GranuleModule
 
 log = logging.getLogger(__name__)
 
@@ -159,7 +159,7 @@ def check_rising(key: str, edges: Any) -> None:
         raise InputError(f"{key}={list(edges)} must be positive numbers that rise")
 
 
-def operating_points(module: MaskRCNNModule, path: Path) -> dict[str, dict[str, float]]:
+def operating_points(module: GranuleModule, path: Path) -> dict[str, dict[str, float]]:
     """Precision, recall and F1 at mask IoU .5, and their image.
 
     Args:

@@ -73,6 +73,7 @@ def write_dataset(
             normalizer,
             settings,
             all_empty=source["split"] == "val",
+            voxel_size=volume.voxel_size,
         )
         source |= {
             "shape": list(volume.data.shape),

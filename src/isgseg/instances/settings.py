@@ -81,3 +81,6 @@ class InstanceSettings:
 
     method: Literal["auto", "numbers", "components", "split"] = "auto"
     split: SplitSettings | None = None
+
+
+MAPS = SplitSettings(height=0.1)  # of a centre map, 0 to 1, that a network has predicted

@@ -7,7 +7,6 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from isgseg.data.normalization import Method, Normalization
-from isgseg.inference.settings import SegmentationSettings
 from isgseg.schema.fields import (
     Command,
     Count,
@@ -25,11 +24,8 @@ from isgseg.schema.fields import (
     Text,
     Tta,
     VoxelSize,
-    section_of,
 )
-from isgseg.schema.train import Model
-
-Segmentation = section_of(SegmentationSettings, "Segmentation")
+from isgseg.schema.train import Model, Segmentation
 
 
 class DoctorData(Section):

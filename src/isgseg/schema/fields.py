@@ -94,12 +94,12 @@ class Command(Section):
     paths: Paths
 
 
-def only_for(target: str) -> WrapValidator:
-    """Checks what isgseg's own class is built from; other classes check theirs themselves."""
+def only_for(*targets: str) -> WrapValidator:
+    """Checks what isgseg's own classes are built from; other classes check theirs themselves."""
 
     def validate(value: Any, inner: Callable[[Any], Any]) -> Any:
         named = value.get("_target_") if isinstance(value, Mapping) else None
-        if isinstance(named, str) and named != target:
+        if isinstance(named, str) and named not in targets:
             return value
         return inner(value)
 

@@ -25,7 +25,7 @@ from isgseg.instances.ground_truth import load_ground_truth
 from isgseg.instances.settings import InstanceSettings
 from isgseg.io.volumes import Volume
 from isgseg.models.settings import Thresholds, TrainingMetadata
-from isgseg.training.module import MaskRCNNModule
+from isgseg.training.base import GranuleModule
 
 log = logging.getLogger(__name__)
 
@@ -102,7 +102,7 @@ class VolumeScore(Callback):
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str
     ) -> None:
         """Reads the volumes; without one named, the dataset's."""
-        assert isinstance(pl_module, MaskRCNNModule)
+        assert isinstance(pl_module, GranuleModule)
         root = getattr(getattr(trainer, "datamodule", None), "root", None)
         if root is not None:  # what was learnt from is what is scored against
             sources = read_metadata(root).volumes
@@ -150,7 +150,7 @@ class VolumeScore(Callback):
         last = batch_idx + 1 == trainer.num_val_batches[dataloader_idx]
         if not self.parts or trainer.sanity_checking or not last:
             return
-        assert isinstance(pl_module, MaskRCNNModule)
+        assert isinstance(pl_module, GranuleModule)
         criterion = pl_module.hparams["operating_point"]
         tuned = self.threshold is None and criterion is not None
         kept = None
@@ -189,12 +189,12 @@ class VolumeScore(Callback):
     ) -> None:
         """Adds the threshold to those that the module has found in the meantime."""
         if self._granule is not None:
-            assert isinstance(pl_module, MaskRCNNModule)
+            assert isinstance(pl_module, GranuleModule)
             pl_module.keep_object_threshold(self._granule)
 
 
 def cut(
-    module: MaskRCNNModule,
+    module: GranuleModule,
     image: Path,
     labels: Path,
     slices: int | None,
@@ -214,7 +214,7 @@ def cut(
     )
 
 
-def metadata_of(module: MaskRCNNModule) -> TrainingMetadata | None:
+def metadata_of(module: GranuleModule) -> TrainingMetadata | None:
     """What prediction must know of the training data; None for a plain state dict."""
     metadata = module.hparams["metadata"]
     return None if metadata is None else check(TrainingMetadata, metadata, "metadata")
