@@ -213,7 +213,7 @@ def by_diameter(table: pd.DataFrame) -> dict[str, Any]:
             elif masks == "kept":
                 row.append(f"{1 + bias:.0%} ({scatter:.0%})")
             else:
-                row.append(f"{bias:+.1%} ({scatter:.1%})")
+                row.append(f"{round(bias, 3) or 0.0:+.1%} ({scatter:.1%})")  # no -0.0
         rows.append(row)
     return {
         "caption": "Balls at random offsets from the grid: bias (scatter) of each measure with "

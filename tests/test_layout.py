@@ -17,8 +17,8 @@ COMMANDS = {"prepare", "doctor", "train", "tune", "evaluate", "predict", "analys
 ORDER = (
     "io",
     "phantom",
-    "data",
     "instances",
+    "data",
     "analysis",
     "models",
     "evaluation",

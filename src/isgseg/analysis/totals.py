@@ -24,63 +24,77 @@ def totals(
         structures: of the cell.
         voxel_size: nm, (z, y, x).
     """
-    count = len(table)
-    um3 = np.nan if voxel_size is None else float(np.prod(voxel_size)) / 1e9
-    cytoplasm, accessible = structures.cytoplasm, structures.accessible
-    volumes = {
-        "cell": structures.masks.get("cell"),
-        "nucleus": structures.masks.get("nucleus"),
-        "cytoplasm": cytoplasm,
-        "accessible": accessible,
-    }
-    voxels = {
-        name: np.nan if mask is None else float(np.count_nonzero(mask))
-        for name, mask in volumes.items()
-    }
-    granules = float(table["voxels"].sum())
     found = {
-        "count": Measure(count, "", "Granules in the cell; without its mask, in the volume."),
-        "cell_volume": Measure(voxels["cell"] * um3, "um3", "Volume of the cell in view."),
-        "nucleus_volume": Measure(voxels["nucleus"] * um3, "um3", "Volume of the nucleus in view."),
-        "cytoplasm_volume": Measure(
-            voxels["cytoplasm"] * um3, "um3", "Volume of the cell without its nucleus."
+        "count": (len(table), "", "Granules in the cell; without its mask, in the volume."),
+        **_densities(table, structures, voxel_size),
+        "mean_volume": (_mean(table["volume_um3"]), "um3", "Mean volume of granules."),
+        "mean_diameter": (
+            _mean(table["equivalent_diameter_nm"]),
+            "nm",
+            "Mean diameter of balls of equal volume.",
         ),
-        "accessible_volume": Measure(
-            voxels["accessible"] * um3, "um3", "Cytoplasm without all structures that have a mask."
+        "median_diameter": (
+            table["equivalent_diameter_nm"].median(),
+            "nm",
+            "Median diameter of balls of equal volume.",
         ),
-        "number_density": Measure(
-            _over(count, voxels["cytoplasm"] * um3), "1/um3", "Granules over cytoplasm."
+        "mean_intensity": (
+            _mean(table["mean_intensity"]),
+            "",
+            "Mean of the granules' mean values in the file.",
         ),
-        "number_density_cell": Measure(
-            _over(count, voxels["cell"] * um3), "1/um3", "Granules over the whole cell."
-        ),
-        "volume_density": Measure(
-            _over(granules, voxels["cytoplasm"]), "", "Volume of granules over cytoplasm."
-        ),
-        "volume_density_cell": Measure(
-            _over(granules, voxels["cell"]), "", "Volume of granules over the whole cell."
-        ),
-        "mean_volume": Measure(_mean(table["volume_um3"]), "um3", "Mean volume of granules."),
-        "mean_diameter": Measure(
-            _mean(table["equivalent_diameter_nm"]), "nm", "Mean diameter of balls of equal volume."
-        ),
-        "median_diameter": Measure(
-            float(table["equivalent_diameter_nm"].median()), "nm", "Median of the same."
-        ),
-        "mean_intensity": Measure(
-            _mean(table["mean_intensity"]), "", "Mean of the granules' mean values in the file."
-        ),
-        "touching_share": Measure(
-            _mean(columns["touching"] > 0), "", "Share of granules that touch another one."
+        "touching_share": (
+            _mean(columns["touching"] > 0),
+            "",
+            "Share of granules that touch another one.",
         ),
     }
     for column in columns.columns[columns.columns.str.startswith("contact_")]:
         name = column.removeprefix("contact_")
-        found[f"contacts_{name}"] = Measure(
-            float(columns[column].sum(min_count=1)), "", f"Granules whose voxels touch {name}."
+        counted = columns[column].sum(min_count=1)
+        found[f"contacts_{name}"] = counted, "", f"Granules whose voxels touch {name}."
+        found[f"contact_share_{name}"] = (
+            _mean(columns[column]),
+            "",
+            f"Share of granules whose voxels touch {name}.",
         )
-        found[f"contact_share_{name}"] = Measure(
-            _mean(columns[column]), "", f"Share of granules whose voxels touch {name}."
+    return {
+        name: Measure(float(value), unit, about) for name, (value, unit, about) in found.items()
+    }
+
+
+def _densities(
+    table: pd.DataFrame, structures: Structures, voxel_size: VoxelSize | None
+) -> dict[str, tuple[float, str, str]]:
+    """Volumes of the cell and its parts, and how dense granules are in them."""
+    um3 = np.nan if voxel_size is None else float(np.prod(voxel_size)) / 1e9
+    parts = {
+        "cell": (structures.masks.get("cell"), "Volume of the cell in view."),
+        "nucleus": (structures.masks.get("nucleus"), "Volume of the nucleus in view."),
+        "cytoplasm": (structures.cytoplasm, "Volume of the cell without its nucleus."),
+        "accessible": (
+            structures.accessible,
+            "Volume of the cytoplasm without all structures that have a mask.",
+        ),
+    }
+    voxels = {
+        name: np.nan if mask is None else float(np.count_nonzero(mask))
+        for name, (mask, _) in parts.items()
+    }
+    found = {
+        f"{name}_volume": (voxels[name] * um3, "um3", about) for name, (_, about) in parts.items()
+    }
+    granules = float(table["voxels"].sum())
+    for name, ending in {"cytoplasm": "", "cell": "_cell"}.items():
+        found[f"number_density{ending}"] = (
+            _over(len(table), voxels[name] * um3),
+            "1/um3",
+            f"Granules per volume of the {name}.",
+        )
+        found[f"volume_density{ending}"] = (
+            _over(granules, voxels[name]),
+            "",
+            f"Volume of granules over that of the {name}.",
         )
     return found
 

@@ -7,7 +7,6 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from isgseg.data.normalization import Method, Normalization
-from isgseg.inference.settings import SegmentationSettings
 from isgseg.schema.fields import (
     Command,
     Count,
@@ -15,19 +14,18 @@ from isgseg.schema.fields import (
     Criterion,
     Device,
     Files,
+    Instances,
     Precision,
     Rising,
     Section,
     Seed,
     Share,
+    Split,
     Text,
     Tta,
     VoxelSize,
-    section_of,
 )
-from isgseg.schema.train import Model
-
-Segmentation = section_of(SegmentationSettings, "Segmentation")
+from isgseg.schema.train import Model, Segmentation
 
 
 class DoctorData(Section):
@@ -138,6 +136,8 @@ class Evaluate(Run):
     volumes: Files | None
     labels: Files | None
     predicted: Files | None
+    instances: Instances
+    split: Split  # type: ignore[valid-type]
     diameters: Rising
     threshold: Share | None
     normalization: ChosenNormalization | None
