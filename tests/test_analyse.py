@@ -179,7 +179,7 @@ def test_summary_of_a_cell(tmp_path: Path, cell: list[str]) -> None:
     assert content["settings"]["chance"] == {"placements": 9, "seed": 0}
     assert content["settings"]["structures"]["nucleus"].endswith("nucleus.tif")
     assert content["warnings"] == [
-        "1 granules touch the volume's edge; their volumes are too small."
+        "1 of 2 granules touch the volume's edge; their volumes are too small."
     ]
     assert table["contact_mitochondria"].tolist() == [1, 0]
     assert table["nn_label"].tolist() == [2, 1]
