@@ -12,7 +12,7 @@ import pytest
 from conftest import ROOT
 
 SOURCE = ROOT / "src" / "isgseg"
-COMMANDS = {"prepare", "doctor", "train", "tune", "evaluate", "predict", "analyse"}
+COMMANDS = {"prepare", "doctor", "train", "tune", "evaluate", "predict", "analyse", "compare"}
 # Each may import those before it; what is in none of them (errors, schema) may be imported by all.
 ORDER = (
     "io",

@@ -33,7 +33,8 @@ class PatchSettings:
 
     Attributes:
         size: side of a patch, pixels; slices smaller than that are kept whole.
-        stride: distance between neighbouring patches, pixels.
+        stride: distance between neighbouring patches, pixels; at most `size`, so that no pixel is
+            left out. None: as `size`.
         axes: the axes along which slices are taken, of z, y and x.
         slice_step: every how many slices one is taken.
         z_context: how many slices on either side an image shows too; see `image_maker`.
@@ -46,7 +47,7 @@ class PatchSettings:
     """
 
     size: Pixels = 256
-    stride: Pixels = 256
+    stride: Pixels | None = None
     axes: Annotated[tuple[Axis, ...], Field(min_length=1)] = ("z",)
     slice_step: Annotated[int, Field(strict=True, ge=1)] = 1
     z_context: Annotated[int, Field(strict=True, ge=0, le=49)] = 0
@@ -57,6 +58,11 @@ class PatchSettings:
     def __post_init__(self) -> None:
         if len(set(self.axes)) < len(self.axes):
             raise ValueError(f"patches.axes is {list(self.axes)}; name each axis once")
+        if self.stride is not None and self.stride > self.size:
+            raise ValueError(
+                f"patches.stride is {self.stride}, patches.size {self.size}: pixels between the "
+                "patches would be left out; give a stride up to the size"
+            )
 
 
 @dataclass
@@ -209,6 +215,7 @@ def cut_volume(
     """
     empty: list[tuple[Any, ...]] = []  # what `Split.add` takes
     full = 0
+    stride = settings.stride or settings.size
     depth = centre_map(labels, voxel_size) if settings.centre_map else None
     for axis in settings.axes:
         slices, label_slices = (np.moveaxis(part, AXES[axis], 0) for part in (volume, labels))
@@ -216,8 +223,8 @@ def cut_volume(
         image_of = image_maker(slices, normalizer, settings.z_context)
         for index in range(0, len(slices), settings.slice_step):
             image = image_of(index)
-            for top in starts(image.shape[0], settings.size, settings.stride):
-                for left in starts(image.shape[1], settings.size, settings.stride):
+            for top in starts(image.shape[0], settings.size, stride):
+                for left in starts(image.shape[1], settings.size, stride):
                     window = np.s_[top : top + settings.size, left : left + settings.size]
                     kept, small = drop_small(label_slices[index][window], settings.min_pixels)
                     split.too_small += small

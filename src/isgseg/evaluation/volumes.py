@@ -57,15 +57,17 @@ def evaluate_volumes(
             masks.
 
     Returns:
-        `volumes`, the scores of each by its path, and `pooled`, of all instances together; see
-        `as_numbers`.
+        `volumes`, the scores of each by its path, and `instances`, what was done to the numbers of
+        its ground truth; `pooled`, of all instances together; see `as_numbers`.
 
     Raises:
         InputError: unequal shapes, or labels that are none; the message names the file.
     """
     edges = [0.0, *diameters, float("inf")]
     found, bins, tables, failures = [], [], [], list[Failure]()
-    for path, volume, true in _loaded(pairs, voxel_size, instances):
+    methods: list[str] = []
+    for path, volume, true, made in _loaded(pairs, voxel_size, instances):
+        methods.append(made.method)
         labels = labeller(path, volume)
         size = volume.voxel_size or true.voxel_size
         found.append(match_thresholds(labels, true.data))
@@ -78,8 +80,9 @@ def evaluate_volumes(
         failures += worst_failures(table, *sides, count=FIGURES, name=path.name)
         failures = sorted(failures, key=lambda failure: -failure.size)[:FIGURES]
     numbers = map(as_numbers, found, bins)
+    each = [part | {"instances": done} for part, done in zip(numbers, methods, strict=True)]
     scores = {
-        "volumes": {str(path): part for (path, _), part in zip(pairs, numbers, strict=True)},
+        "volumes": {str(path): part for (path, _), part in zip(pairs, each, strict=True)},
         "pooled": as_numbers(pool_thresholds(found), pool_bins(bins)),
     }
     with replacing(folder / "instances.csv") as beside:
@@ -95,12 +98,12 @@ def _loaded(
     pairs: Sequence[tuple[Path, Path]],
     voxel_size: VoxelSize | None,
     instances: InstanceSettings | None,
-) -> Iterator[tuple[Path, Volume, Volume]]:
-    """Path, volume and ground truth of each pair, one pair in memory at a time."""
+) -> Iterator[tuple[Path, Volume, Volume, InstanceSettings]]:
+    """Path, volume, ground truth and its origin of each pair, one pair in memory at a time."""
     for path, label_file in pairs:
         read = load_ground_truth(path, label_file, instances, refuse_masks=True)
         size = voxel_size or read.volume.voxel_size
-        yield path, Volume(read.volume.data, size), read.labels
+        yield path, Volume(read.volume.data, size), read.labels, read.made
 
 
 def score_table(scores: dict[str, Any]) -> str:

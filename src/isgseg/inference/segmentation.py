@@ -22,6 +22,7 @@ from isgseg.inference.resampling import (
     zoom_factors,
 )
 from isgseg.inference.settings import SegmentationSettings
+from isgseg.inference.splitting import split_granules
 from isgseg.instances.consensus import merge_instances
 from isgseg.instances.linking import SliceLinker
 from isgseg.io.volumes import Volume
@@ -50,6 +51,15 @@ class SliceSegmenter:
 
     def segment(self, volume: Volume, normalizer: Normalizer, name: str = "") -> Granules:
         """The granules of a volume, one slice of detections in memory at a time."""
+        granules = self._found(volume, normalizer, name)
+        if not self.settings.split:
+            return granules
+        apart = split_granules(granules, self.settings)
+        log.info("%s: %d granules, split to %d", name, len(granules.score), len(apart.score))
+        return apart
+
+    def _found(self, volume: Volume, normalizer: Normalizer, name: str) -> Granules:
+        """The granules before they are split."""
         axes = self.settings.axes
         if len(axes) == 1:
             return self._along(axes, volume, normalizer, self.settings, name)

@@ -33,6 +33,10 @@ class SegmentationSettings(LinkSettings):
             they agree on, and `min_diameter_nm` is asked of these.
         min_votes: axes that must agree; see `merge_instances`, as for the next.
         min_iou: see there.
+        split: granules are told apart by shape once more, where several were linked to one.
+        split_height: see `height` of `SplitSettings`, as for the next two.
+        split_sigma: see there.
+        split_min_voxels: see there.
         maps: how the maps of a U-Net are split.
 
     Raises:
@@ -48,6 +52,10 @@ class SegmentationSettings(LinkSettings):
     axes: str = "z"
     min_votes: Annotated[int, Field(ge=2, le=3)] = 2
     min_iou: Annotated[float, Field(gt=0, le=1)] = 0.2
+    split: bool = False
+    split_height: Annotated[float, Field(gt=0)] = 0.2
+    split_sigma: Annotated[float, Field(ge=0, le=10)] = 0.5
+    split_min_voxels: Annotated[int, Field(ge=1)] = 8
     maps: SplitSettings = MAPS
 
     @model_validator(mode="after")
@@ -59,6 +67,8 @@ class SegmentationSettings(LinkSettings):
         """
         if not self.axes or len(set(self.axes)) < len(self.axes) or set(self.axes) - set("zyx"):
             raise ValueError(f"axes must be some of z, y and x, such as zyx, not '{self.axes}'")
+        if self.split and not self.link:
+            raise ValueError("link=false numbers slices, which split=true cannot take apart in 3D")
         if len(self.axes) == 1:
             return self
         if not self.link:

@@ -136,23 +136,32 @@ def number_in_order(labels: Labels) -> Labels:
 
 
 def _pieces(part: Bools, inside: npt.NDArray[Any] | None, settings: SplitSettings) -> Ints:
-    """(z, y, x) one connected part in pieces from 1.
+    """(z, y, x) one connected part in pieces from 1; what hangs on by a corner is another piece.
 
     Args:
         part: (z, y, x) in its tight box.
         inside: the map in that box and `_reach` voxels around it.
         settings: how to split.
     """
-    padded = np.pad(part, 1)
-    if padded.sum() < 2 * settings.min_voxels:
-        return part.astype(np.int64)
-    height_map = _smoothed(part, inside, settings.sigma) * padded
+    bodies, count = ndi.label(part, FACES)
+    pieces = np.zeros(part.shape, np.int64)
+    for number in range(1, count + 1):
+        body = bodies == number
+        pieces[body] = _basins(body, inside, settings)[body] + pieces.max()
+    return join_small(pieces, settings.min_voxels)
+
+
+def _basins(body: Bools, inside: npt.NDArray[Any] | None, settings: SplitSettings) -> Ints:
+    """(z, y, x) a body that faces hold together, in pieces from 1; see `_pieces`."""
+    padded = np.pad(body, 1)
+    if body.sum() < 2 * settings.min_voxels:
+        return body.astype(np.int64)
+    height_map = _smoothed(body, inside, settings.sigma) * padded
     seeds = find_seeds(height_map, settings.height)
     if seeds.max() < 2:
-        return part.astype(np.int64)
-    pieces = watershed(-height_map, seeds, mask=padded, connectivity=AROUND)
-    pieces = merge_pieces(pieces.astype(np.int64), height_map)
-    return join_small(pieces[1:-1, 1:-1, 1:-1], settings.min_voxels)
+        return body.astype(np.int64)
+    pieces = watershed(-height_map, seeds, mask=padded, connectivity=FACES)
+    return merge_pieces(pieces.astype(np.int64), height_map)[1:-1, 1:-1, 1:-1]
 
 
 def _blobs(part: Bools, box: Box, given: Labels, inside: npt.NDArray[Any] | None) -> Ints:

@@ -18,7 +18,7 @@ from isgseg.io.formats import VoxelSize
 from isgseg.io.names import cell_of, is_label, numbers_of, spelling_of
 from isgseg.io.paths import Patterns, is_list
 from isgseg.io.unpaired import KEY_OF_ROLE, leftovers, listed_names
-from isgseg.io.volumes import Volume, find_volumes, read_labels, read_volume
+from isgseg.io.volumes import Volume, find_volumes, read_classes, read_labels, read_volume
 
 log = logging.getLogger(__name__)
 Pair = tuple[Path, Path]
@@ -110,12 +110,12 @@ def load_pair(
         image: the volume's file.
         labels: the file of its labels.
         voxel_size: nm, (z, y, x); None: as the volume's file says, else as that of the labels does.
-        check: see `read_labels`.
+        check: warn where labels seem to be no instances.
 
     Raises:
         InputError: one cannot be read, or their shapes differ.
     """
-    volume, truth = read_volume(image), read_labels(labels, check=check)
+    volume, truth = read_volume(image), (read_labels if check else read_classes)(labels)
     if volume.data.shape != truth.data.shape:
         raise InputError(
             f"{image} is {volume.data.shape} (z, y, x), but its labels {labels} are "

@@ -11,5 +11,5 @@ if TYPE_CHECKING:
 
 def schema_of(command: str) -> type[BaseModel]:
     """The model of a command's configuration, `conf/<command>.yaml` as it is composed."""
-    module = command if command in ("prepare", "train") else "commands"
+    module = command if command in ("analyse", "prepare", "train") else "commands"
     return getattr(import_module(f"isgseg.schema.{module}"), command.capitalize())  # type: ignore[no-any-return]

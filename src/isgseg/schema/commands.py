@@ -144,12 +144,15 @@ class Evaluate(Run):
     voxel_size: VoxelSize | None = None
 
 
-class Analyse(Command):
-    """`conf/analyse.yaml`."""
+class Compare(Command):
+    """`conf/compare.yaml`."""
 
-    volume: Text
-    labels: Text
+    summaries: Files
+    conditions: Text
+    reference: Text | None
+    measures: Annotated[list[Text], Field(min_length=1)] | None
+    permutations: Annotated[int, Field(ge=99, le=1_000_000)]
+    confidence: Annotated[float, Field(ge=0.5, le=0.999)]
+    seed: Seed
     output_dir: Text
-    overwrite: bool = False
-    voxel_size: VoxelSize | None
-    slice: CountFrom0 | None
+    overwrite: bool

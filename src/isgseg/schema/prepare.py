@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BeforeValidator
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from isgseg.data.normalization import Normalization
 from isgseg.data.patches import PatchSettings
@@ -31,7 +31,7 @@ def _few_seeds(seeds: list[int]) -> list[int]:
     return seeds
 
 
-Seeds = Annotated[list[Seed], AfterValidator(_few_seeds)]
+Seeds = Annotated[list[Seed], Field(min_length=1), AfterValidator(_few_seeds)]
 Name = Text | int | float  # Hydra reads 783_5 as a number; isgseg-prepare finds the name again
 Phantom = section_of(PhantomSettings, "Phantom", train_seeds=(Seeds, ...), val_seeds=(Seeds, ...))
 
