@@ -53,7 +53,7 @@ class SegmentationSettings(LinkSettings):
     min_votes: Annotated[int, Field(ge=2, le=3)] = 2
     min_iou: Annotated[float, Field(gt=0, le=1)] = 0.2
     split: bool = False
-    split_height: Annotated[float, Field(gt=0)] = 0.2
+    split_height: Annotated[float, Field(gt=0)] = 0.05
     split_sigma: Annotated[float, Field(ge=0, le=10)] = 0.5
     split_min_voxels: Annotated[int, Field(ge=1)] = 8
     maps: SplitSettings = MAPS
