@@ -232,6 +232,21 @@ def test_little_is_known(tmp_path: Path, cell: Cell, said: str) -> None:
 
 
 @pytest.mark.usefixtures("without_library")
+def test_cell_and_nucleus_come_first_and_a_gap_is_drawn_once(tmp_path: Path) -> None:
+    cell = make_cell()
+    masks = cell.structures.masks
+    cell.structures = Structures({"lipid_droplets": masks["nucleus"], **masks})
+    assert list(report._ordered(cell.structures.masks)) == ["cell", "nucleus", "lipid_droplets"]
+    before = cell.write(tmp_path / "1.html")
+    assert "lipid droplets</label>" in before
+    assert "<h3>Gap to the plasma membrane" in before
+    cell.summary["curves"]["within_membrane"] = cell.summary["curves"]["g"]
+    after = cell.write(tmp_path / "2.html")
+    assert "<h3>Gap to the plasma membrane" not in after
+    assert "<h3>Granules within a distance of the plasma membrane" in after
+
+
+@pytest.mark.usefixtures("without_library")
 def test_granules_of_other_cells_are_drawn_and_not_counted(tmp_path: Path) -> None:
     cell = make_cell()
     cell.table["cell"] = [1, 1, 2, 1, 0, 1]

@@ -85,18 +85,19 @@ def write_report(
     own = table  # of this cell: others may be in view
     if structures.number is not None and "cell" in table:
         own = table[table["cell"] == structures.number]
+    masks = _ordered(structures.masks)
     page = environment.get_template("report.html").render(
         summary=summary,
         words=words,
         facts=_facts(own, len(table), summary),
         about_volume=_about_volume(volume.shape, size),
         warnings=words.warnings(own, summary),
-        slices=_slices(table, volume, labels, structures, size),
-        structures=list(structures.masks),
-        distributions=_distributions(own),
+        slices=_slices(table, volume, labels, masks, size),
+        structures=list(masks),
+        distributions=_distributions(own, summary["curves"]),
         curves=_curves(summary),
         script=script,
-        scene=scene(labels, table, structures.masks, size) if script else None,
+        scene=scene(labels, table, masks, size) if script else None,
         groups=_groups(summary["measures"]),
         settings=words.flat(summary["settings"]),
         versions=_versions(summary),
@@ -138,29 +139,45 @@ def _about_volume(shape: tuple[int, ...], size: list[float] | None) -> str:
     if size is None:
         return said + " of unknown size"
     sides = [words.number(n * nm / 1000) for n, nm in zip(shape, size, strict=True)]
-    voxel = [f"{nm:.4g}" for nm in (size if len(set(size)) > 1 else size[:1])]
+    voxel = [f"{nm:.4g}" for nm in size]
+    voxel = voxel if len(set(voxel)) > 1 else voxel[:1]
     return f"{said} of {times.join(voxel)} nm: {times.join(sides)} µm"
+
+
+def _ordered(masks: Mapping[str, Array]) -> dict[str, Array]:
+    """Cell and nucleus first: each then has the same colour in every report."""
+    first = [name for name in ("cell", "nucleus") if name in masks]
+    return {
+        name: masks[name] for name in [*first, *(other for other in masks if other not in first)]
+    }
 
 
 def _slices(
     table: pd.DataFrame,
     volume: Array,
     labels: Array,
-    structures: Structures,
+    masks: Mapping[str, Array],
     size: list[float] | None,
 ) -> list[Any]:
     column = "equivalent_diameter_px" if size is None else "equivalent_diameter_nm"
     diameters = dict(zip(table["label"], table[column], strict=True))
     return [
-        draw_slice(z, volume, labels, structures.masks, size, diameters)
+        draw_slice(z, volume, labels, masks, size, diameters)
         for z in chosen_slices(table, len(labels))
     ]
 
 
-def _distributions(table: pd.DataFrame) -> list[dict[str, str]]:
-    """Histograms of the columns that are known, each with its text for who cannot see it."""
+def _distributions(table: pd.DataFrame, curves: Mapping[str, Any]) -> list[dict[str, str]]:
+    """Histograms of the columns that are known, each with its text for who cannot see it.
+
+    A gap that has a curve, with its chance level, needs no histogram.
+    """
     whole = table[~table["touches_border"].astype(bool)]
-    gaps = [((name, "nm"),) for name in table.columns if str(name).startswith("gap_")]
+    gaps = [
+        ((name, "nm"),)
+        for name in table.columns
+        if str(name).startswith("gap_") and f"within_{name.removeprefix('gap_')}" not in curves
+    ]
     found: list[dict[str, str]] = []
     for group in (*_DISTRIBUTIONS, *gaps):
         for column, unit in group:

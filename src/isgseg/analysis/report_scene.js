@@ -76,7 +76,7 @@
     const select = document.getElementById("colour");
     data.colours.forEach((colour, n) => select.add(new Option(colour.unit ? `${colour.name}, ${colour.unit}` : colour.name, n)));
     select.parentElement.hidden = !data.colours.length;
-    const tints = ["#56b4e9", "#cc79a7", "#009e73", "#d55e00", "#8f7fe0"];
+    const tints = ["#56b4e9", "#cc79a7", "#009e73", "#d55e00", "#8f7fe0", "#9a9a9a"];
     const shown = document.getElementById("shown");
     data.structures.forEach((structure, n) => {
       const label = document.createElement("label"), box = document.createElement("input");

@@ -85,7 +85,7 @@ def scene(
         "axes": _packed(half[:, ::-1, ::-1]),
         "colours": _colours(table.set_index("label").loc[voxels.labels]),
         "structures": [
-            {"name": name, **surface}
+            {"name": name.replace("_", " "), **surface}
             for name, mask in structures.items()
             if (surface := _surface(mask, side, _ACROSS.get(name, _FINE)))
         ],
