@@ -87,6 +87,7 @@ def unet(balls: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
             "trainer.max_epochs=60",
             "trainer.check_val_every_n_epoch=60",
             "~callbacks.every_5_epochs",
+            "callbacks.final.every_n_epochs=60",
         )
     )
     return folder / "train" / "checkpoints"
@@ -230,6 +231,7 @@ class Killed(Callback):
             raise RuntimeError("killed")
 
 
+@pytest.mark.slow
 def test_a_resumed_run_ends_where_an_uninterrupted_one_ends(balls: Path, tmp_path: Path) -> None:
     common = [
         *RUN,
