@@ -70,7 +70,8 @@ def main() -> None:
         name = f"balls, blurred and cut at half: diameter over that of {diameter} voxels"
         result.add("quality", name, cut(diameter) / diameter)
     result.details["table"] = by_diameter(table)
-    result.details["all"] = rows
+    lines = table.round(5).to_csv(index=False).splitlines()
+    result.details["all"] = lines  # as text: a line each, not one for every number
     result.write(args.output)
 
 

@@ -227,7 +227,7 @@ def test_summary_of_a_cell(tmp_path: Path, cell: list[str]) -> None:
     assert content["settings"]["chance"] == {"placements": 9, "seed": 0}
     assert content["settings"]["structures"]["nucleus"].endswith("nucleus.tif")
     assert content["warnings"] == [
-        "1 granules touch the volume's edge; their volumes are too small."
+        "1 of 2 granules touch the volume's edge; their volumes are too small."
     ]
     assert table["contact_mitochondria"].tolist() == [1, 0]
     assert table["nn_label"].tolist() == [2, 1]
@@ -249,6 +249,7 @@ def test_summary_of_a_cell(tmp_path: Path, cell: list[str]) -> None:
 def test_every_setting_of_relations_and_chance_changes_numbers(cell: list[str]) -> None:
     plain = summary_of(analyse(config(*cell)))
     lengths = ["relations.near=3000", "relations.cluster_gap=3000", "relations.radial_steps=4"]
+    lengths.append("relations.neighbourhood=3000")
     curve = ["relations.reach=600", "relations.step=100", "chance.seed=5"]
     other = summary_of(analyse(config(*cell, "overwrite=true", *lengths, *curve)))
 
@@ -257,6 +258,7 @@ def test_every_setting_of_relations_and_chance_changes_numbers(cell: list[str]) 
 
     assert values("near_share_nucleus") == [0, 1]
     assert values("clusters") == [2, 1]
+    assert values("mean_neighbours") == [0, 1]
     assert len(other["curves"]["radial_profile"]["x"]) == 4
     assert other["curves"]["within_nucleus"]["x"] == [0, 100, 200, 300, 400, 500, 600]
     levels = [content["measures"]["mean_gap_nucleus"]["chance"] for content in (plain, other)]

@@ -78,7 +78,8 @@ def map_names(
             "structures.names, such as {1: cytoplasm, 2: nucleus, 3: mitochondria}; "
             f"structures.names=phantom is for the maps {MAP_SUFFIX} of isgseg's phantoms"
         )
-    return known
+    # A cell without vacuoles is no mistake: only what somebody named has to be there.
+    return {number: name for number, name in known.items() if number in numbers}
 
 
 def map_masks(path: str, data: Array, names: Mapping[int, str] | str | None) -> MapMasks:

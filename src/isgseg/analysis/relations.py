@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 
@@ -17,6 +17,10 @@ NUMBERS = {  # name to unit and meaning; {} is a structure
     "near_share_{}": ("", "Share of granules with a gap of at most {near:g} nm to {}."),
     "mean_nn_distance": ("nm", "Mean distance of a granule's centre from the nearest other one."),
     "mean_nn_gap": ("nm", "Mean gap between a granule and the nearest other one."),
+    "mean_neighbours": (
+        "",
+        "Mean number of other granules whose centre is within {neighbourhood:g} nm of a granule's.",
+    ),
     "clustered_share": (
         "",
         "Share of granules with another one at a gap of at most {cluster_gap:g} nm.",
@@ -87,6 +91,9 @@ def ball_numbers(balls: Balls, frame: Frame) -> dict[str, float]:
     sizes = np.bincount(clusters(balls.centres, balls.radii, settings.cluster_gap))[1:]
     found["mean_nn_distance"] = _mean(neighbours.distance)
     found["mean_nn_gap"] = _mean(neighbours.gap)
+    within = pair_counts(balls.centres, np.array([0, settings.neighbourhood])).sum()
+    count = len(balls.centres)
+    found["mean_neighbours"] = 2 * float(within) / count if count > 1 else np.nan
     found["clustered_share"] = float(sizes[sizes > 1].sum() / sizes.sum()) if len(sizes) else np.nan
     found["clusters"] = float(len(sizes)) if len(sizes) else np.nan
     found["mean_cluster_size"] = _mean(sizes)
@@ -124,8 +131,7 @@ def about(name: str, settings: RelationSettings) -> tuple[str, str]:
     """The unit of a number of `ball_numbers`, and what it is."""
     structure = next((name.removeprefix(p) for p in PREFIXES if name.startswith(p)), "")
     unit, text = NUMBERS[name.removesuffix(structure) + "{}" if structure else name]
-    limits = {"near": settings.near, "cluster_gap": settings.cluster_gap}
-    return unit, text.format(structure, **limits)
+    return unit, text.format(structure, **asdict(settings))
 
 
 def distances(settings: RelationSettings) -> Floats:

@@ -34,6 +34,7 @@ class RelationSettings:
     Attributes:
         near: a granule whose gap to a structure is at most this is near it.
         cluster_gap: granules with at most this gap belong to one cluster.
+        neighbourhood: granules whose centres are at most this far apart are counted as neighbours.
         radial_steps: equal steps between nucleus and plasma membrane.
         reach: curves over distance end here.
         step: of the curves over distance.
@@ -44,6 +45,7 @@ class RelationSettings:
 
     near: Length = 100.0
     cluster_gap: Length = 100.0
+    neighbourhood: Length = 500.0
     radial_steps: Annotated[int, Field(ge=1, le=100)] = 8
     reach: Length = 2000.0
     step: Length = 50.0

@@ -14,7 +14,7 @@ from isgseg.analysis.cells import choose, counts, filled, number_cells
 from isgseg.analysis.class_maps import MEMBRANE, map_masks
 from isgseg.errors import InputError
 from isgseg.io.formats import Array, VoxelSize
-from isgseg.io.volumes import read_classes
+from isgseg.io.volumes import read_labels
 
 Mask = npt.NDArray[np.bool_]
 SPILT = 0.01  # share of a structure that may lie outside of cells without a word
@@ -181,7 +181,7 @@ def _read(
         InputError: it cannot be read, or has another shape.
     """
     try:
-        volume = read_classes(path)
+        volume = read_labels(path, check=False)
     except InputError as error:
         raise InputError(f"structures.{name}={error}") from error
     if volume.data.shape != shape:

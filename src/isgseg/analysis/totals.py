@@ -145,7 +145,9 @@ def warnings_of(
             )
         table = table[own.to_numpy()]
     if cut := int(table["touches_border"].sum()):
-        found.append(f"{cut} granules touch the volume's edge; their volumes are too small.")
+        found.append(
+            f"{cut} of {len(table)} granules touch the volume's edge; their volumes are too small."
+        )
     return found
 
 

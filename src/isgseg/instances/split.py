@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage as ndi
-from skimage.morphology import reconstruction
+from skimage.morphology import local_maxima, reconstruction
 from skimage.segmentation import watershed
 
 from isgseg.instances.blobfit import MARGIN, fit_blobs
@@ -22,7 +22,6 @@ from isgseg.io.volumes import label_dtype
 
 AROUND = np.ones((3, 3, 3), bool)
 FACES = ndi.generate_binary_structure(3, 1)
-_ROUNDING = 1e-6  # of single precision in sums of some voxels
 Box = tuple[slice, ...]
 
 
@@ -181,10 +180,11 @@ def _blobs(part: Bools, box: Box, given: Labels, inside: npt.NDArray[Any] | None
 def find_seeds(height_map: Floats, height: float) -> Ints:
     """(z, y, x) the maxima that rise by `height` above the way to any higher one, from 1.
 
-    A plateau is one maximum.
+    A plateau is one maximum, and so are two that are equally high with too shallow a way between.
     """
     low = reconstruction(np.maximum(height_map - height, 0), height_map, footprint=AROUND)
-    return np.asarray(ndi.label(height_map - low >= height - _ROUNDING, AROUND)[0], np.int64)
+    maxima = local_maxima(low, footprint=AROUND) & (low > 0)
+    return np.asarray(ndi.label(maxima, AROUND)[0], np.int64)
 
 
 def join_small(pieces: Ints, min_voxels: int) -> Ints:

@@ -71,15 +71,12 @@ def read_volume(path: str | Path) -> Volume:
     return Volume(_checked(path, data), plausible(voxel_size, str(path)))
 
 
-def read_labels(path: str | Path) -> Volume:
-    """Read a label volume as `read_classes` does; warns where labels seem to be no instances."""
-    volume = read_classes(path)
-    check_instances(volume.data, str(path))
-    return volume
+def read_labels(path: str | Path, *, check: bool = True) -> Volume:
+    """Read a label volume; its data are uint16, or uint32 where an identifier needs it.
 
-
-def read_classes(path: str | Path) -> Volume:
-    """Read a volume of whole numbers, such as a mask or a class map, as uint16 or uint32.
+    Args:
+        path: the file.
+        check: warn where the numbers seem to be no instances; see `check_instances`.
 
     Raises:
         VolumeError: As `read_volume`; or a value is negative or not a whole number.
@@ -93,10 +90,13 @@ def read_classes(path: str | Path) -> Volume:
             f"(z, y, x) = {where}; labels are, and 0 is background. Is this the tomogram?"
         )
     if (lowest := data.min()) < 0:
+        signed = data.dtype.kind == "i" and data.dtype.itemsize < 4
         wrapped = (
             f" If they are numbers above {np.iinfo(data.dtype).max}, which {data.dtype} cannot "
             "hold, save the labels as unsigned 16-bit."
-        ) * (data.dtype.kind == "i" and data.dtype.itemsize < 4)
+            if signed
+            else ""
+        )
         raise VolumeError(
             f"{path}: the smallest label is {lowest}, and {(data < 0).sum()} voxels are negative; "
             f"labels count up from 0. Make what is to be left out 0.{wrapped}"
@@ -105,7 +105,10 @@ def read_classes(path: str | Path) -> Volume:
         dtype = label_dtype(int(data.max()))
     except VolumeError as error:
         raise VolumeError(f"{path}: {error}") from None
-    return Volume(data.astype(dtype, copy=False), volume.voxel_size)
+    labels = data.astype(dtype, copy=False)
+    if check:
+        check_instances(labels, str(path))
+    return Volume(labels, volume.voxel_size)
 
 
 def write_volume(path: str | Path, data: Array, voxel_size: Sequence[float] | None) -> Path:

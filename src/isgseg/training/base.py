@@ -37,7 +37,7 @@ class GranuleModule(ScoredModule):
     Args:
         network: of `settings`; all of them are kept.
         weights: where `isgseg-train` took the initial weights from: None, `coco` or a file.
-        optimizer: `sgd` or `muon`; see `build_optimizer`, as the next three.
+        optimizer: `sgd`, `muon` or `adamw`; see `build_optimizer`, as the next three.
         lr: learning rate.
         momentum: see there.
         weight_decay: see there.
