@@ -83,6 +83,13 @@ def too_few(tests: pd.DataFrame) -> Sequence[str]:
                 f"{pair}: too few cells; whatever they are like, p cannot be less than "
                 f"{smallest:.2g}"
             )
+    tested = tests["p"].notna()
+    alone = float((tests.loc[tested, "smallest_p"] * tested.sum()).min()) if tested.any() else 0.0
+    if alone > SIGNIFICANCE:
+        said.append(
+            f"{tested.sum()} tests of so few cells: if a single measure differs, its adjusted p is "
+            f"at least {min(alone, 1):.2g}; choose few measures beforehand, by measures="
+        )
     return said
 
 

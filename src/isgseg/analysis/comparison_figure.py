@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -47,7 +48,7 @@ def comparison_figure(
         axes.set_xticks(
             range(len(names)),
             [
-                f"{_plain(_short(name))}\n{len(part)} cells"
+                f"{_plain(textwrap.fill(_short(name, 36), 12))}\n{len(part)} cells"
                 for name, part in zip(names, values, strict=True)
             ],
         )
