@@ -113,6 +113,9 @@ def _run_hydra(name: str, job: Callable[[DictConfig], Any]) -> None:
         # Hydra prints its own errors and others alike, unless it is told to raise them.
         with _environment("HYDRA_FULL_ERROR", "1"):
             main()
+    except BrokenPipeError:  # `--help | head`: who reads has enough
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - Python flushes it when it ends
+        raise SystemExit(128 + signal.SIGPIPE) from None
     except (HydraException, OmegaConfBaseException, OSError, ValueError) as error:
         if full or any(error is other for other in raised):
             raise
