@@ -18,7 +18,7 @@ from isgseg.io.formats import VoxelSize
 from isgseg.io.names import cell_of, is_label, numbers_of, spelling_of
 from isgseg.io.paths import Patterns, is_list
 from isgseg.io.unpaired import KEY_OF_ROLE, leftovers, listed_names
-from isgseg.io.volumes import Volume, find_volumes, read_classes, read_labels, read_volume
+from isgseg.io.volumes import Volume, find_volumes, read_labels, read_volume
 
 log = logging.getLogger(__name__)
 Pair = tuple[Path, Path]
@@ -115,7 +115,7 @@ def load_pair(
     Raises:
         InputError: one cannot be read, or their shapes differ.
     """
-    volume, truth = read_volume(image), (read_labels if check else read_classes)(labels)
+    volume, truth = read_volume(image), read_labels(labels, check=check)
     if volume.data.shape != truth.data.shape:
         raise InputError(
             f"{image} is {volume.data.shape} (z, y, x), but its labels {labels} are "
