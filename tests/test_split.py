@@ -28,7 +28,7 @@ def ellipsoid(centre: Any, semi_axes: Any, side: int = 27, rotation: Any = None)
 
 def rotation(random: np.random.Generator) -> Array:
     matrix, upper = np.linalg.qr(random.normal(size=(3, 3)))
-    return matrix * np.sign(np.diag(upper))
+    return np.asarray(matrix * np.sign(np.diag(upper)))
 
 
 def touching(random: np.random.Generator, distance: float = 1.0) -> Array:
