@@ -25,7 +25,8 @@ from scipy.signal import fftconvolve
 
 from isgseg.evaluation.matching import Matching, match_instances
 from isgseg.inference.settings import SegmentationSettings
-from isgseg.instances.split import components, split
+from isgseg.instances.parts import components
+from isgseg.instances.split import split
 from isgseg.io.volumes import read_labels, write_volume
 from isgseg.phantom import make_phantom
 

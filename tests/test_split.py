@@ -13,8 +13,9 @@ from pydantic import ValidationError
 
 from isgseg.evaluation.matching import match_instances
 from isgseg.instances.merging import find_necks, merge_pieces
+from isgseg.instances.parts import components
 from isgseg.instances.settings import SplitSettings
-from isgseg.instances.split import components, find_seeds, join_small, split
+from isgseg.instances.split import find_seeds, join_small, split
 
 Array = npt.NDArray[Any]
 
@@ -23,7 +24,8 @@ def ellipsoid(centre: Any, semi_axes: Any, side: int = 27, rotation: Any = None)
     """(side, side, side) bool; semi-axes in voxels, one number for a ball."""
     places = np.indices((side,) * 3).reshape(3, -1).T - np.asarray(centre, float)
     along = places @ (np.eye(3) if rotation is None else rotation)
-    return ((along / semi_axes) ** 2).sum(1).reshape((side,) * 3) <= 1
+    inside: Array = ((along / semi_axes) ** 2).sum(1).reshape((side,) * 3) <= 1
+    return inside
 
 
 def rotation(random: np.random.Generator) -> Array:
@@ -126,6 +128,17 @@ def test_axes_and_directions_do_not_matter() -> None:
             back = np.flip(split(turned > 0), flips).transpose(np.argsort(order))
             match = match_instances(back, expected, 0.9)
             assert (match.tp, match.fp, match.fn) == (4, 0, 0)
+
+
+def test_what_the_volume_cuts_is_one_too() -> None:
+    random = np.random.default_rng(6)
+    for _ in range(20):
+        ball = ellipsoid(9 + random.uniform(-0.5, 0.5, 3), random.uniform(2.5, 6.5), 19)
+        cut = int(random.integers(7, 12))
+        assert split(ball[cut:]).max() == split(ball[:, :, : cut + 1]).max() == 1
+    full = np.ones((4, 5, 6), bool)
+    assert np.array_equal(split(full), full)
+    assert np.array_equal(split(full, inside=full * 0.5), full)
 
 
 def test_what_else_is_in_the_volume_does_not_matter() -> None:

@@ -9,8 +9,9 @@ from typing import Literal
 
 from isgseg.errors import InputError
 from isgseg.instances.components import Labels
+from isgseg.instances.parts import components
 from isgseg.instances.settings import InstanceSettings, SplitSettings
-from isgseg.instances.split import components, split
+from isgseg.instances.split import split
 from isgseg.io.formats import Array, VoxelSize
 from isgseg.io.labels import check_instances, mask_parts
 from isgseg.io.pairing import load_pair

@@ -5,7 +5,6 @@ Maxima of a smoothed distance map are the granules; a watershed gives each voxel
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any, Literal
 
 import numpy as np
@@ -17,12 +16,10 @@ from skimage.segmentation import watershed
 from isgseg.instances.blobfit import MARGIN, fit_blobs
 from isgseg.instances.components import Bools, Floats, Ints, Labels
 from isgseg.instances.merging import merge_pieces
+from isgseg.instances.parts import AROUND, FACES, Box, connected_parts, number_in_order
 from isgseg.instances.settings import SplitSettings
-from isgseg.io.volumes import label_dtype
 
-AROUND = np.ones((3, 3, 3), bool)
-FACES = ndi.generate_binary_structure(3, 1)
-Box = tuple[slice, ...]
+Ends = list[tuple[bool, bool]]
 
 
 def split(
@@ -71,91 +68,48 @@ def split(
     count = 0
     blobfit = settings.assign == "blobfit"
     for box, part in connected_parts(given, FACES if blobfit else AROUND):
-        margin = None if inside is None else _around(inside, box, _reach(settings.sigma))
-        pieces = _blobs(part, box, given, inside) if blobfit else _pieces(part, margin, settings)
+        if blobfit:
+            pieces = _blobs(part, box, given, inside)
+        else:
+            margin = None if inside is None else _around(inside, box, _reach(settings.sigma))
+            ends = [
+                (side.start == 0, side.stop == length)
+                for side, length in zip(box, given.shape, strict=True)
+            ]
+            pieces = _pieces(part, margin, ends, settings)
         window = out[box]
         window[part] = np.where(pieces[part] > 0, pieces[part] + count, 0)
         count += int(pieces.max())
     return number_in_order(out)
 
 
-def components(labels_or_mask: Labels) -> Labels:
-    """Numbers the connected parts of a mask, or of each number; granules that touch stay one.
-
-    Args:
-        labels_or_mask: (z, y, x) bool, or non-negative integers, 0 background. Voxels that share
-            a face are connected.
-
-    Returns:
-        As `split`.
-    """
-    given = np.asarray(labels_or_mask)
-    out = np.zeros(given.shape, np.uint32)
-    for number, (box, part) in enumerate(connected_parts(given, FACES), start=1):
-        out[box][part] = number
-    return number_in_order(out)
-
-
-def connected_parts(labels: Labels, around: Bools = AROUND) -> Iterator[tuple[Box, Bools]]:
-    """The connected parts of each number: a tight box, and (z, y, x) which voxels of it.
-
-    Args:
-        labels: (z, y, x) bool, or non-negative integers. Of 0 and 1 alone, one pass over the
-            volume is enough.
-        around: (3, 3, 3) which neighbours of a voxel are connected with it.
-    """
-    highest = int(labels.max(initial=0))
-    if highest <= 1:
-        parts, _ = ndi.label(labels, around)
-        for number, box in enumerate(ndi.find_objects(parts), start=1):
-            yield box, parts[box] == number
-        return
-    for number, box in enumerate(ndi.find_objects(labels), start=1):
-        if box is None:
-            continue
-        parts, _ = ndi.label(labels[box] == number, around)
-        for index, inner in enumerate(ndi.find_objects(parts), start=1):
-            place = tuple(
-                slice(outer.start + side.start, outer.start + side.stop)
-                for outer, side in zip(box, inner, strict=True)
-            )
-            yield place, parts[inner] == index
-
-
-def number_in_order(labels: Labels) -> Labels:
-    """Numbers from 1 without holes, in the order of the first voxel (raster order) of each."""
-    flat = labels.ravel()
-    where = np.flatnonzero(flat)
-    numbers, first, inverse = np.unique(flat[where], return_index=True, return_inverse=True)
-    rank = np.empty(len(numbers), np.int64)
-    rank[np.argsort(first)] = np.arange(1, len(numbers) + 1)
-    out = np.zeros(labels.shape, label_dtype(len(numbers)))
-    out.ravel()[where] = rank[inverse]
-    return out
-
-
-def _pieces(part: Bools, inside: npt.NDArray[Any] | None, settings: SplitSettings) -> Ints:
+def _pieces(
+    part: Bools, inside: npt.NDArray[Any] | None, ends: Ends, settings: SplitSettings
+) -> Ints:
     """(z, y, x) one connected part in pieces from 1; what hangs on by a corner is another piece.
 
     Args:
         part: (z, y, x) in its tight box.
         inside: the map in that box and `_reach` voxels around it.
+        ends: for each axis whether the box begins, and ends, where the volume does.
         settings: how to split.
     """
     bodies, count = ndi.label(part, FACES)
     pieces = np.zeros(part.shape, np.int64)
     for number in range(1, count + 1):
         body = bodies == number
-        pieces[body] = _basins(body, inside, settings)[body] + pieces.max()
+        pieces[body] = _basins(body, inside, ends, settings)[body] + pieces.max()
     return join_small(pieces, settings.min_voxels)
 
 
-def _basins(body: Bools, inside: npt.NDArray[Any] | None, settings: SplitSettings) -> Ints:
+def _basins(
+    body: Bools, inside: npt.NDArray[Any] | None, ends: Ends, settings: SplitSettings
+) -> Ints:
     """(z, y, x) a body that faces hold together, in pieces from 1; see `_pieces`."""
     padded = np.pad(body, 1)
     if body.sum() < 2 * settings.min_voxels:
         return body.astype(np.int64)
-    height_map = _smoothed(body, inside, settings.sigma) * padded
+    height_map = _smoothed(body, inside, ends, settings.sigma) * padded
     seeds = find_seeds(height_map, settings.height)
     if seeds.max() < 2:
         return body.astype(np.int64)
@@ -206,11 +160,20 @@ def join_small(pieces: Ints, min_voxels: int) -> Ints:
             return pieces
 
 
-def _smoothed(part: Bools, inside: npt.NDArray[Any] | None, sigma: float) -> Floats:
-    """(z + 2, y + 2, x + 2) the map of a part, smoothed, in its box padded by 1."""
+def _smoothed(part: Bools, inside: npt.NDArray[Any] | None, ends: Ends, sigma: float) -> Floats:
+    """(z + 2, y + 2, x + 2) the map of a part, smoothed, in its box padded by 1.
+
+    A granule goes on beyond the volume: the distance is not to its edge.
+    """
     reach = _reach(sigma)
     if inside is None:
-        distance = ndi.distance_transform_edt(np.pad(part, reach))
+        wide = part
+        for axis, sides in enumerate(ends):
+            for side, is_end in enumerate(sides):
+                margin = [(0, 0)] * 3
+                margin[axis] = (reach, 0) if side == 0 else (0, reach)
+                wide = np.pad(wide, margin, mode="edge" if is_end else "constant")
+        distance = wide * 1.0 if wide.all() else ndi.distance_transform_edt(wide)
     else:
         distance = np.asarray(inside, np.float64)
     smooth = ndi.gaussian_filter(distance, sigma, mode="nearest", truncate=4)
