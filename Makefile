@@ -37,13 +37,17 @@ demo demo-scratch: install
 	@echo "Labels:   $(DEMO)/labels/phantom_1000_labels.tif"
 	@echo "Table:    $(DEMO)/analysis/phantom_1000_granules.csv"
 	@echo "Figure:   $(DEMO)/analysis/phantom_1000_granules.png"
+	@echo "Report:   $(DEMO)/analysis/phantom_1000_report.html"
 	@echo "Training: $(BIN)/tensorboard --logdir $(DEMO)/train"
 
+# A process a core, up to four; each takes a gigabyte.
+PYTEST = $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
+
 test: install
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 test-fast: install
-	$(BIN)/python -m pytest -m 'not slow and not fuzz'
+	$(PYTEST) -m 'not slow and not fuzz'
 
 fuzz: install
 	$(BIN)/python -m pytest -m fuzz --timeout 3600

@@ -60,6 +60,8 @@ def page(results: Results) -> str:
                 "|---|---|---|---|---|\n" + "\n".join(rows) + "\n"
             )
     for content in results.values():
+        if table := content["details"].get("table"):
+            parts.append(f"## {content['title']}\n\n{table_text(table)}")
         if figure := content["details"].get("figure"):
             parts.append(f"![{content['title']}](results/{figure})\n")
     runs = [
@@ -90,6 +92,12 @@ def group_rows(results: Results, group: str) -> list[str]:
                 f"| {name} |"
             )
     return rows
+
+
+def table_text(table: Mapping[str, Any]) -> str:
+    """A table of a result, with its caption: `columns`, and `rows` of as many texts."""
+    rows = [table["columns"], ["---"] * len(table["columns"]), *table["rows"]]
+    return f"{table['caption']}\n\n" + "".join(f"| {' | '.join(row)} |\n" for row in rows)
 
 
 def value_text(number: Mapping[str, Any]) -> str:

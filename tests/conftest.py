@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 from PIL import Image
@@ -43,6 +44,13 @@ TINY_RUN = [
 
 Array = npt.NDArray[Any]
 Compose = Callable[..., DictConfig]
+
+
+def pytest_configure() -> None:
+    """Of several test processes each takes one thread: more would wait for one another."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        os.environ["OMP_NUM_THREADS"] = "1"  # of torch, and of the commands that tests start
+        torch.set_num_threads(1)
 
 
 def real_data(name: str) -> Path:

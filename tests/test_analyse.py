@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib.util
 import json
 import logging
 import os
@@ -37,6 +38,7 @@ def files(tmp_path: Path) -> list[str]:
         f"volume={tmp_path}/cell.mrc",
         f"labels={tmp_path}/cell_labels.tif",
         f"output_dir={tmp_path}/out",
+        "report=false",  # tests/test_report.py makes one
     ]
 
 
@@ -140,6 +142,52 @@ def test_results_are_replaced_only_when_asked(tmp_path: Path, files: list[str], 
     assert [(path.name, path.read_text()) for path in mine.parent.iterdir()] == [(name, "mine")]
     analyse(config(*files, "overwrite=true"))
     assert mine.read_bytes() != b"mine"
+
+
+def test_shapes_and_grey_values_are_in_the_table_and_the_summary(
+    tmp_path: Path, files: list[str]
+) -> None:
+    write_volume(tmp_path / "whole.tif", np.ones(SHAPE, np.uint8), None)
+    paths = analyse(config(*files, f"structures.cell={tmp_path}/whole.tif", "report=false"))
+    table = pd.read_csv(paths["table"])
+    assert table["core_intensity"].tolist() == pytest.approx([0.0145] * 2)
+    assert table["contrast"].tolist() == pytest.approx([0.0145 / 0.0101] * 2)
+    assert table["lac_mean"].tolist() == pytest.approx([0.0145 / 0.03] * 2)
+    measures = json.loads(paths["summary"].read_text())["measures"]
+    assert measures["median_sphericity"]["value"] == pytest.approx(table["sphericity"].median())
+    assert measures["median_contrast"]["value"] == pytest.approx(0.0145 / 0.0101)
+    assert "of 1 granules that do not touch" in measures["median_lac"]["about"]
+
+
+def test_lac_true_needs_a_voxel_size(tmp_path: Path, files: list[str]) -> None:
+    write_volume(tmp_path / "bare.npy", np.ones(SHAPE, np.float32), None)
+    with pytest.raises(InputError, match="lac=true, but the voxel size is None"):
+        analyse(config(*files, f"volume={tmp_path}/bare.npy", "lac=true"))
+    assert not list((tmp_path / "out").glob("bare*"))
+
+
+def test_meshes_parquet_and_no_lac_when_asked(tmp_path: Path, files: list[str]) -> None:
+    pytest.importorskip("pyarrow")
+    paths = analyse(config(*files, "meshes=true", "parquet=true", "lac=false", "report=false"))
+    assert paths["meshes"] == tmp_path / "out" / "cell_granules.ply"
+    assert paths["meshes"].read_bytes().startswith(b"ply\n")
+    table = pd.read_parquet(paths["parquet"])
+    pd.testing.assert_frame_equal(table, pd.read_csv(paths["table"]), check_dtype=False, rtol=1e-6)
+    assert table["lac_mean"].isna().all()
+    with pytest.raises(FileExistsError, match=r"cell_granules\.csv exists"):
+        analyse(config(*files, "parquet=true"))
+
+
+def test_parquet_without_its_library_says_so_before_anything_is_written(
+    tmp_path: Path, files: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        "importlib.util.find_spec", lambda name: None if name == "pyarrow" else find(name)
+    )
+    with pytest.raises(InputError, match=r"pip install 'isgseg\[parquet\]'"):
+        analyse(config(*files, "parquet=true"))
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.fixture

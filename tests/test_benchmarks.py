@@ -94,6 +94,12 @@ def test_the_page_shows_value_target_and_whether_it_is_reached() -> None:
     assert "0 to 2" in page
 
 
+def test_the_page_shows_the_table_of_a_result() -> None:
+    table = {"caption": "Sizes.", "columns": ["d", "bias"], "rows": [["5", "NaN"], ["6", "1 %"]]}
+    page = module("report").page({"discs": result(details={"table": table})})
+    assert "## Discs\n\nSizes.\n\n| d | bias |\n| --- | --- |\n| 5 | NaN |\n| 6 | 1 % |\n" in page
+
+
 @pytest.mark.parametrize(
     ("value", "target", "expected"),
     [

@@ -29,6 +29,7 @@ NEEDED = {
     "evaluate": ["ckpt_path=x.pth", "data.root=x"],
     "predict": ["ckpt_path=x.pth", "volumes=x.mrc"],
     "analyse": ["volume=x.mrc", "labels=y.mrc"],
+    "compare": ["summaries=x.json", "conditions=y.csv"],
 }
 OPEN = "logger."  # loggers check their arguments themselves
 

@@ -187,6 +187,7 @@ def test_label_volumes_that_are_there_already_have_known_scores(
     (numbers,) = scores["volumes"].values()
     assert numbers == scores["pooled"]
     by_diameter, f1_at = numbers.pop("by_diameter"), numbers.pop("f1_at")
+    assert numbers.pop("instances") == "numbers"  # how the ground truth was read
     assert numbers == pytest.approx(
         {
             **{"true": 6, "predicted": 6, "tp": 2, "fp": 4, "fn": 4, "splits": 1, "merges": 1},

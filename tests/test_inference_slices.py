@@ -14,15 +14,16 @@ from torchvision.ops import FrozenBatchNorm2d
 
 from isgseg.data.normalization import Normalizer
 from isgseg.inference import slices as detection
+from isgseg.inference import streaming
 from isgseg.inference.predictor import Predictor
 from isgseg.inference.slices import MaskRCNNDetector
 from isgseg.inference.tiling import WHOLE, inside, occupied, plan
 from isgseg.io.volumes import Volume, read_labels, write_volume
-from isgseg.models.fusion import StemPool, fuse_batch_norm, grid_unit, receptive_field
+from isgseg.models.fusion import StemPool, fuse_mask_rcnn, grid_unit, receptive_field
 from isgseg.models.mask_rcnn import build_mask_rcnn
 from isgseg.predict import predict
+from isgseg.training.base import GranuleModule
 from isgseg.training.evaluation import load_module
-from isgseg.training.module import MaskRCNNModule
 
 GREY = Normalizer("mode", 0.0, 1.0)  # the cytoplasm of `cells` is 1
 
@@ -54,11 +55,11 @@ def network(**settings: Any) -> MaskRCNN:
 
 
 @pytest.fixture
-def module(trained: Path) -> MaskRCNNModule:
+def module(trained: Path) -> GranuleModule:
     return load_module(trained / "isg_mask_rcnn_final.pth")
 
 
-def labels_of(module: MaskRCNNModule, volume: np.ndarray[Any, Any], fast: bool) -> Any:
+def labels_of(module: GranuleModule, volume: np.ndarray[Any, Any], fast: bool) -> Any:
     predictor = Predictor.from_network(
         module.network,
         None,
@@ -77,7 +78,7 @@ def lift_caps(model: MaskRCNN) -> None:
     model.roi_heads.detections_per_img = 10_000
 
 
-def shapes_seen(module: MaskRCNNModule, monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
+def shapes_seen(module: GranuleModule, monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
     """Grows by the shape of every image that a network is given."""
     seen: list[tuple[int, ...]] = []
     forward = MaskRCNN.forward
@@ -91,7 +92,7 @@ def shapes_seen(module: MaskRCNNModule, monkeypatch: pytest.MonkeyPatch) -> list
 
 
 def test_what_lies_outside_is_not_computed_and_the_labels_are_the_same(
-    module: MaskRCNNModule, monkeypatch: pytest.MonkeyPatch
+    module: GranuleModule, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     volume = cells(480, 176, 240)
     seen = shapes_seen(module, monkeypatch)
@@ -105,11 +106,11 @@ def test_what_lies_outside_is_not_computed_and_the_labels_are_the_same(
     np.testing.assert_array_equal(fast, plain)
 
 
-def test_tiles_leave_no_seams(module: MaskRCNNModule, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tiles_leave_no_seams(module: GranuleModule, monkeypatch: pytest.MonkeyPatch) -> None:
     volume = cells(448, *range(0, 448, 64))
     lift_caps(module.network)  # they count per image, so that tiles find more where they bind
     plain = labels_of(module, volume, fast=False)
-    monkeypatch.setattr(detection, "SIDE", 320)
+    monkeypatch.setattr(streaming, "SIDE", 320)
     seen = shapes_seen(module, monkeypatch)
     fast = labels_of(module, volume, fast=True)
     assert len(seen) > 3 * 3
@@ -118,7 +119,7 @@ def test_tiles_leave_no_seams(module: MaskRCNNModule, monkeypatch: pytest.Monkey
     np.testing.assert_array_equal(fast, plain)
 
 
-def test_slices_taken_together_get_the_detections_of_each(module: MaskRCNNModule) -> None:
+def test_slices_taken_together_get_the_detections_of_each(module: GranuleModule) -> None:
     images = [GREY(slice_) for slice_ in cells(64, 0)]
     device = torch.device("cpu")
     module.network.roi_heads.score_thresh = 0.3
@@ -132,7 +133,7 @@ def test_slices_taken_together_get_the_detections_of_each(module: MaskRCNNModule
 
 
 def test_a_blank_slice_costs_nothing(
-    module: MaskRCNNModule, monkeypatch: pytest.MonkeyPatch
+    module: GranuleModule, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     volume = cells(64, 0)
     volume[1] = 0
@@ -179,7 +180,7 @@ def test_batches_come_in_order_and_errors_come_through() -> None:
         yield [2]
         raise OSError("gone")
 
-    ahead: Iterator[Any] = detection._ahead(batches())
+    ahead: Iterator[Any] = streaming.ahead(batches())
     assert [next(ahead) for _ in range(3)] == [[1], [], [2]]
     with pytest.raises(OSError, match="gone"):
         next(ahead)
@@ -198,7 +199,7 @@ def test_the_stem_pools_as_torch_does(layout: torch.memory_format) -> None:
 def test_folding_changes_last_digits_only(backbone: str, norm: str) -> None:
     plain = network(backbone=backbone, norm=norm)
     before = {name: value.clone() for name, value in plain.state_dict().items()}
-    folded = fuse_batch_norm(plain)
+    folded = fuse_mask_rcnn(plain)
     assert not any(isinstance(m, nn.BatchNorm2d | FrozenBatchNorm2d) for m in folded.modules())
     image = torch.rand(1, 3, 64, 64)
     with torch.inference_mode():

@@ -12,13 +12,13 @@ import pytest
 from conftest import ROOT
 
 SOURCE = ROOT / "src" / "isgseg"
-COMMANDS = {"prepare", "doctor", "train", "tune", "evaluate", "predict", "analyse"}
+COMMANDS = {"prepare", "doctor", "train", "tune", "evaluate", "predict", "analyse", "compare"}
 # Each may import those before it; what is in none of them (errors, schema) may be imported by all.
 ORDER = (
     "io",
     "phantom",
-    "data",
     "instances",
+    "data",
     "analysis",
     "models",
     "evaluation",

@@ -86,5 +86,5 @@ def test_the_command_line_chooses(config: Compose) -> None:
 
     assert config("train", "data.root=x").model.optimizer == "sgd"
     cfg = config("train", *TINY_NETWORK, "data.root=x", "model.optimizer=adam")
-    with pytest.raises(InputError, match=r"model\.optimizer=adam: must be sgd or muon"):
+    with pytest.raises(InputError, match=r"model\.optimizer=adam: must be sgd, muon or adamw"):
         checked("train", cfg)

@@ -11,7 +11,7 @@ from conftest import ROOT
 
 from isgseg.config import CONFIG_DIR
 
-COMMANDS = ["prepare", "doctor", "train", "tune", "evaluate", "predict", "analyse"]
+COMMANDS = ["prepare", "doctor", "train", "tune", "evaluate", "predict", "analyse", "compare"]
 
 
 def test_a_checkout_uses_the_conf_that_people_edit() -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import resource
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from omegaconf import OmegaConf
 from PIL import Image
 from pycocotools import mask as coco_mask
 
+from isgseg.config import checked
 from isgseg.data.coco import CocoInstances
 from isgseg.data.datamodule import dataset_metadata
 from isgseg.data.metadata import read_metadata
@@ -90,7 +92,7 @@ def test_each_key_changes_the_dataset(cells: Path, config: Compose, override: st
         root = prepare(
             config(
                 "prepare",
-                *arguments(cells, "patches.size=48", "patches.stride=48", "overwrite=true"),
+                *arguments(cells, "patches.size=48", "overwrite=true"),
                 *overrides,
             )
         )
@@ -515,3 +517,18 @@ def test_phantom_cells_are_made_and_prepared(tmp_path: Path, config: Compose) ->
     assert sorted({path.name[8:12] for path in (root / "volumes").iterdir()}) == ["0000", "0006"]
     with pytest.raises(ValueError, match="share a seed"):
         prepare(config("prepare", "source=phantom", "source.phantom.val_seeds=[0]"))
+
+
+@pytest.mark.parametrize(
+    ("override", "named"),
+    [
+        ("source.phantom.val_seeds=[]", "val_seeds"),
+        ("source.phantom.train_seeds=[]", "train_seeds"),
+        ("patches.stride=300", "patches.stride is 300, patches.size 256"),
+    ],
+)
+def test_what_would_lose_data_is_refused_before_a_cell_is_made(
+    config: Compose, override: str, named: str
+) -> None:
+    with pytest.raises(InputError, match=re.escape(named)):
+        checked("prepare", config("prepare", "source=phantom", override))

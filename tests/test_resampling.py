@@ -15,7 +15,8 @@ from isgseg.data.normalization import Normalizer
 from isgseg.evaluation.matching import match_instances
 from isgseg.inference.method import Granules
 from isgseg.inference.resampling import ResampledSlices, bring_back, zoom_factors
-from isgseg.inference.slices import MaskRCNNDetector, _simple
+from isgseg.inference.slices import MaskRCNNDetector
+from isgseg.inference.streaming import simple
 from isgseg.models.checkpoint import load_checkpoint
 
 Array = np.ndarray[Any, Any]
@@ -163,5 +164,5 @@ def test_the_network_sees_granules_at_the_size_that_it_learnt(
 
 def test_the_scale_of_a_zoom_is_a_simple_fraction_near_the_wanted_one() -> None:
     for scale in np.linspace(0.2, 6, 59):
-        assert _simple(scale) == pytest.approx(scale, rel=0.02)
-    assert _simple(2 * 20 / 33) == 1.2
+        assert simple(scale) == pytest.approx(scale, rel=0.02)
+    assert simple(2 * 20 / 33) == 1.2

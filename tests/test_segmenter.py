@@ -198,7 +198,7 @@ def test_the_model_is_looked_for_in_the_documented_order(
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("ISGSEG_MODEL", raising=False)
     monkeypatch.setattr(platformdirs, "user_data_path", lambda name: tmp_path / "user" / name)
-    monkeypatch.setattr(locate, "shipped_model", lambda: tmp_path / "package" / MODEL)
+    monkeypatch.setattr(locate, "shipped_model", lambda *_: tmp_path / "package" / MODEL)
     with pytest.raises(FileNotFoundError, match="isgseg-train install=true"):
         find_model()
     locate.shipped_model().parent.mkdir()

@@ -28,7 +28,7 @@ from isgseg.train import train
 from isgseg.training.checkpoints import AtomicCheckpointIO
 from isgseg.training.evaluation import load_module
 
-STARTED = ("finetune", "demo")  # they want a checkpoint, and have tests of their own
+STARTED = ("finetune", "demo", "unet")  # they want a checkpoint or maps: tests of their own
 EXPERIMENTS = sorted(
     path.stem for path in (ROOT / "conf" / "experiment").glob("*.yaml") if path.stem not in STARTED
 )
@@ -459,7 +459,7 @@ def test_a_new_run_that_fails_leaves_the_old_checkpoints(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("isgseg.training.module.MAX_BAD_STEPS", 1)
+    monkeypatch.setattr("isgseg.training.base.MAX_BAD_STEPS", 1)
     folder = shutil.copytree(good, tmp_path / "run")
     before = {path.name: path.read_bytes() for path in (folder / "checkpoints").iterdir()}
     diverge = ["model.lr=1e30", "trainer.gradient_clip_val=null", "model.warmup_steps=1"]
@@ -533,7 +533,7 @@ def test_too_little_memory_is_said(
     def step(*arguments: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.")
 
-    monkeypatch.setattr("isgseg.training.module.MaskRCNNModule.training_step", step)
+    monkeypatch.setattr("isgseg.training.base.GranuleModule.training_step", step)
     with pytest.raises(InputError, match=r"too little memory \(CUDA .*\); lower data\.batch_size"):
         run(config, coco_root, tmp_path)
 

@@ -22,8 +22,8 @@ from isgseg.models.mask_rcnn import build_mask_rcnn
 from isgseg.models.masks import draw
 from isgseg.models.tta import SYMMETRIES, AugmentedMaskRCNN, Symmetry, choose_symmetries
 from isgseg.predict import predict
+from isgseg.training.base import GranuleModule
 from isgseg.training.evaluation import load_module
-from isgseg.training.module import MaskRCNNModule
 
 BOX = (3, 5, 9, 17)  # xyxy in an image of (24, 32)
 
@@ -36,7 +36,7 @@ def lit() -> Tensor:
 
 
 @pytest.fixture
-def module(trained: Path) -> MaskRCNNModule:
+def module(trained: Path) -> GranuleModule:
     return load_module(trained / "isg_mask_rcnn_final.pth")
 
 
@@ -79,7 +79,7 @@ def found_by(model: AugmentedMaskRCNN, image: Tensor, ways: tuple[Symmetry, ...]
 
 @pytest.mark.parametrize("view", SYMMETRIES[1:], ids=str)
 def test_a_view_by_itself_says_what_the_network_says_of_the_turned_image(
-    module: MaskRCNNModule, view: Symmetry
+    module: GranuleModule, view: Symmetry
 ) -> None:
     image = torch.from_numpy(discs((64, 96), 8, 5.0, seed=3)[0]) / 2.55
     image = torch.stack([0.9 * image, image, 1.1 * image])
@@ -106,7 +106,7 @@ def drawn(found: dict[str, Any], shape: tuple[int, int]) -> np.ndarray[Any, Any]
 
 
 def test_scores_are_the_mean_of_all_views(
-    module: MaskRCNNModule, monkeypatch: pytest.MonkeyPatch
+    module: GranuleModule, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shares: list[Tensor] = []
     judge = tta._AugmentedPass.judge
@@ -128,7 +128,7 @@ def test_scores_are_the_mean_of_all_views(
     assert float(spread.max()) > 0.01  # they do not all say the same
 
 
-def test_masks_of_a_symmetric_object_are_symmetric(module: MaskRCNNModule) -> None:
+def test_masks_of_a_symmetric_object_are_symmetric(module: GranuleModule) -> None:
     y, x = np.indices((64, 64)) - 31.5
     ball = np.where(y**2 + x**2 < 30, 1.6, 1.0).astype(np.float32)
     # Room around boxes, whose edges would cut masks on one side.
@@ -139,7 +139,7 @@ def test_masks_of_a_symmetric_object_are_symmetric(module: MaskRCNNModule) -> No
     np.testing.assert_allclose(centre, [31.5, 31.5], atol=0.1)
 
 
-def test_windows_of_a_slice_say_what_the_whole_says(module: MaskRCNNModule) -> None:
+def test_windows_of_a_slice_say_what_the_whole_says(module: GranuleModule) -> None:
     module.set_tta(4)
     volume = cells(480, 176, 240)
     plain, fast = (labels_of(module, volume, fast=fast) for fast in (False, True))

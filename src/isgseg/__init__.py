@@ -1,11 +1,11 @@
 """isgseg: find every insulin secretory granule in a soft X-ray tomogram.
 
 The folders read in the order the data flows: `io` reads and writes volumes, `phantom` makes
-synthetic ones, `data` cuts them into COCO patches, `models` holds the Mask R-CNN and its
-checkpoints, `training` trains it, `inference` turns a volume into numbered granules with the help
-of `instances`, `evaluation` scores them, and `analysis` makes tables and figures. `prepare`,
-`doctor`, `train`, `tune`, `evaluate`, `predict` and `analyse` are the commands; `segmenter` is
-prediction from Python:
+synthetic ones, `data` cuts them into COCO patches, `models` holds the networks (Mask R-CNN, U-Net)
+and their checkpoints, `training` trains them, `inference` turns a volume into numbered granules
+with the help of `instances`, `evaluation` scores them, and `analysis` makes tables and figures.
+`prepare`, `doctor`, `train`, `tune`, `evaluate`, `predict` and `analyse` are the commands;
+`segmenter` is prediction from Python:
 
     segmenter = isgseg.create_segmenter(modality="sxt", task="isg_maskrcnn")
     segmenter.load_model()

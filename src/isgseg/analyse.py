@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import logging
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from isgseg.command import command
 from isgseg.errors import InputFileExistsError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from isgseg.analysis.measures import CellNumbers
+    from isgseg.analysis.structures import Structures
+    from isgseg.io.volumes import Volume
 
 log = logging.getLogger(__name__)
 FILES = {
@@ -17,10 +26,15 @@ FILES = {
     "figure": "_granules.png",
     "summary": "_summary.json",
 }
+WHEN_ASKED = {  # by keys of the config
+    "report": "_report.html",
+    "parquet": "_granules.parquet",
+    "meshes": "_granules.ply",
+}
 
 
 def analyse(cfg: DictConfig) -> dict[str, Path]:
-    """Writes what `FILES` lists, each behind the volume's name; returns the paths by its keys.
+    """Writes what `FILES` lists, and what is asked for; returns the paths by what they hold.
 
     Args:
         cfg: `conf/analyse.yaml`.
@@ -30,11 +44,12 @@ def analyse(cfg: DictConfig) -> dict[str, Path]:
             result is there already and `overwrite` is false.
     """
     # Here, not above: `--help` need not wait for pandas and matplotlib.
-    from isgseg.analysis.cell import measure_granules
     from isgseg.analysis.figures import granule_figure
-    from isgseg.analysis.granules import granule_table, summary, write_table
+    from isgseg.analysis.granules import check_parquet, summary, write_parquet, write_table
+    from isgseg.analysis.intensity import check_lac
     from isgseg.analysis.measures import write_summary
-    from isgseg.analysis.settings import ChanceSettings, RelationSettings
+    from isgseg.analysis.meshes import write_meshes
+    from isgseg.analysis.report import write_report
     from isgseg.analysis.structures import read_structures
     from isgseg.io.formats import parse_voxel_size
     from isgseg.io.pairing import load_pair
@@ -44,28 +59,66 @@ def analyse(cfg: DictConfig) -> dict[str, Path]:
     settings: dict[str, Any] = OmegaConf.to_container(
         OmegaConf.masked_copy(cfg, keys), resolve=True
     )  # type: ignore[assignment]
-    results = result_files(Path(str(cfg.output_dir)), stem(cfg.volume), bool(cfg.overwrite))
+    endings = FILES | {kind: ending for kind, ending in WHEN_ASKED.items() if cfg[kind]}
+    folder, name = Path(str(cfg.output_dir)), stem(cfg.volume)
+    results = result_files(folder, name, endings, bool(cfg.overwrite))
+    if "parquet" in results:
+        check_parquet()
     volume, labels = load_pair(cfg.volume, cfg.labels, parse_voxel_size(settings["voxel_size"]))
     size, shape = volume.voxel_size, volume.data.shape
     structures = read_structures(settings["structures"], shape, size, settings["cell"])
+    check_lac(size, settings["lac"])
     # The figure first: it refuses a wrong slice before anything is written.
     granule_figure(
         volume.data, labels.data, size, results["figure"], z=cfg.slice, name=Path(cfg.volume).name
     )
+    table, numbers = measure(volume, labels, structures, settings)
+    write_table(results["table"], table)
+    if "parquet" in results:
+        write_parquet(results["parquet"], table)
+    if "meshes" in results:
+        write_meshes(results["meshes"], labels.data, size)
+    write_summary(results["summary"], facts(cfg, settings, size), numbers)
+    if "report" in results:
+        content = json.loads(results["summary"].read_text(encoding="utf-8"))
+        write_report(results["report"], table, content, volume.data, labels.data, structures)
+    for message in numbers.warnings:
+        log.warning("%s", message)
+    for measure_name, value in summary(table).items():
+        log.info("%s: %.6g", measure_name, value)
+    for kind, path in results.items():
+        log.info("%s in %s", kind.capitalize(), path)
+    return results
+
+
+def measure(
+    volume: Volume, labels: Volume, structures: Structures, settings: Mapping[str, Any]
+) -> tuple[pd.DataFrame, CellNumbers]:
+    """All columns of the table of granules, and the numbers of the cell.
+
+    Args:
+        volume: grey values.
+        labels: its granules.
+        structures: of the cell.
+        settings: `conf/analyse.yaml`, plain values.
+    """
+    from isgseg.analysis.averages import average_measures
+    from isgseg.analysis.cell import measure_granules
+    from isgseg.analysis.granules import granule_table
+    from isgseg.analysis.intensity import intensity_columns
+    from isgseg.analysis.settings import ChanceSettings, RelationSettings
+    from isgseg.analysis.shape import shape_columns
+
+    size = volume.voxel_size
     table = granule_table(labels.data, volume.data, size)
+    grey = intensity_columns(labels.data, volume.data, size, structures.cytoplasm, settings["lac"])
+    table = table.join(shape_columns(labels.data, size), on="label").join(grey, on="label")
     relations = RelationSettings(**settings["relations"])
     chance = ChanceSettings(**settings["chance"])
     columns, numbers = measure_granules(labels.data, table, structures, size, relations, chance)
     table = table.join(columns, on="label")
-    write_table(results["table"], table)
-    write_summary(results["summary"], facts(cfg, settings, size), numbers)
-    for message in numbers.warnings:
-        log.warning("%s", message)
-    for name, value in summary(table).items():
-        log.info("%s: %.6g", name, value)
-    for kind, path in results.items():
-        log.info("%s in %s", kind.capitalize(), path)
-    return results
+    numbers.measures.update(average_measures(table))
+    return table, numbers
 
 
 def facts(cfg: DictConfig, settings: dict[str, Any], size: Any) -> dict[str, Any]:
@@ -83,14 +136,16 @@ def facts(cfg: DictConfig, settings: dict[str, Any], size: Any) -> dict[str, Any
     }
 
 
-def result_files(folder: Path, name: str, overwrite: bool) -> dict[str, Path]:
-    """Where the results of a volume go, by the keys of `FILES`.
+def result_files(
+    folder: Path, name: str, endings: Mapping[str, str], overwrite: bool
+) -> dict[str, Path]:
+    """Where the results of a volume go: its name with each of the endings, by their keys.
 
     Raises:
         InputFileExistsError: one is there already, and `overwrite` is false.
     """
     folder = folder.expanduser()
-    results = {kind: folder / f"{name}{ending}" for kind, ending in FILES.items()}
+    results = {kind: folder / f"{name}{ending}" for kind, ending in endings.items()}
     for path in results.values():
         if path.exists() and not overwrite:
             raise InputFileExistsError(

@@ -19,13 +19,15 @@ from omegaconf.errors import OmegaConfBaseException
 
 from isgseg.config import CONFIG_DIR, checked
 from isgseg.errors import InputError, input_error, one_of
-from isgseg.overrides import modernize
+from isgseg.overrides import modernize, with_key
 
 log = logging.getLogger(__name__)
 Result = TypeVar("Result")
 
 
-def command(name: str) -> Callable[[Callable[[DictConfig], Result]], Callable[[], None]]:
+def command(
+    name: str, files: str = ""
+) -> Callable[[Callable[[DictConfig], Result]], Callable[[], None]]:
     """Makes a console script of a function of a config.
 
     Names of the last release are renamed, Hydra composes `conf/<name>.yaml`, and the whole of it is
@@ -35,6 +37,7 @@ def command(name: str) -> Callable[[Callable[[DictConfig], Result]], Callable[[]
 
     Args:
         name: of the command, as in `isgseg-<name>`.
+        files: the key that arguments without a key mean, where they stand first.
     """
 
     def decorate(function: Callable[[DictConfig], Result]) -> Callable[[], None]:
@@ -44,7 +47,7 @@ def command(name: str) -> Callable[[Callable[[DictConfig], Result]], Callable[[]
             # Linux has them on request. Fresh small ones cost more than what is computed on them.
             os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
             try:
-                arguments, old_names = modernize(name, sys.argv[1:])
+                arguments, old_names = modernize(name, with_key(files, sys.argv[1:]))
             except InputError as error:
                 _stop(name, error)
             sys.argv[1:] = arguments
@@ -110,6 +113,9 @@ def _run_hydra(name: str, job: Callable[[DictConfig], Any]) -> None:
         # Hydra prints its own errors and others alike, unless it is told to raise them.
         with _environment("HYDRA_FULL_ERROR", "1"):
             main()
+    except BrokenPipeError:  # `--help | head`: who reads has enough
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - Python flushes it when it ends
+        raise SystemExit(128 + signal.SIGPIPE) from None
     except (HydraException, OmegaConfBaseException, OSError, ValueError) as error:
         if full or any(error is other for other in raised):
             raise

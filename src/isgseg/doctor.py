@@ -45,6 +45,11 @@ def doctor(cfg: DictConfig) -> dict[str, Any]:
     if cfg.model.network is None:
         raise InputError("model.network=null: choose a model= of conf/model, such as resnet50")
     network: Any = OmegaConf.to_object(cfg.model.network)
+    if "anchor_sizes" not in network:
+        raise InputError(
+            "this model has no anchors, whose sizes isgseg-doctor suggests; leave model= out: what "
+            "it says of the labels holds for every network"
+        )
     found = inspect(cfg.data.root, cfg.ring, cfg.progress)
     objects, images = found.objects, found.images
     boxes = objects[["x0", "y0", "x1", "y1"]].to_numpy()

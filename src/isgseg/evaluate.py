@@ -12,11 +12,11 @@ from omegaconf import DictConfig, OmegaConf
 
 from isgseg.command import command
 from isgseg.config import quiet_lightning
-from isgseg.errors import InputError
+from isgseg.errors import InputError, check
 
 if TYPE_CHECKING:
     from isgseg.evaluation.volumes import Labeller
-    from isgseg.training.module import MaskRCNNModule
+    from isgseg.training.base import GranuleModule
 
 log = logging.getLogger(__name__)
 
@@ -58,9 +58,11 @@ def score_volumes(cfg: DictConfig) -> dict[str, Any]:
 
     Raises:
         InputError: unequal pairs or shapes, no ground truth, not one of a checkpoint and
-            predictions, or diameters that do not rise; the message names the file or key.
+            predictions, a mask as ground truth and `instances=auto`, or diameters that do not rise;
+            the message names the file or key.
     """
     from isgseg.evaluation.volumes import evaluate_volumes
+    from isgseg.instances.settings import InstanceSettings
     from isgseg.io.formats import parse_voxel_size
     from isgseg.io.pairing import find_pairs
 
@@ -76,7 +78,10 @@ def score_volumes(cfg: DictConfig) -> dict[str, Any]:
     pairs = find_pairs(plain["volumes"], plain["labels"])
     labeller = choose_labeller(plain, [path for path, _ in pairs])
     size = parse_voxel_size(plain["voxel_size"])
-    return evaluate_volumes(pairs, labeller, Path(cfg.output_dir), plain["diameters"], size)
+    instances = check(InstanceSettings, {"method": plain["instances"], "split": plain["split"]}, "")
+    return evaluate_volumes(
+        pairs, labeller, Path(cfg.output_dir), plain["diameters"], size, instances
+    )
 
 
 def choose_labeller(cfg: dict[str, Any], volumes: list[Path]) -> Labeller:
@@ -154,7 +159,7 @@ def check_rising(key: str, edges: Any) -> None:
         raise InputError(f"{key}={list(edges)} must be positive numbers that rise")
 
 
-def operating_points(module: MaskRCNNModule, path: Path) -> dict[str, dict[str, float]]:
+def operating_points(module: GranuleModule, path: Path) -> dict[str, dict[str, float]]:
     """Precision, recall and F1 at mask IoU .5, and their image.
 
     Args:

@@ -7,7 +7,8 @@ texts: Hydra would read the name 783_5 as the number 7835, and cannot read `cell
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import takewhile
 from typing import Any
 
 from isgseg.errors import InputError
@@ -64,6 +65,9 @@ TEXTS = {
     "ckpt_path",
     "weights",
     "dir",
+    "summaries",
+    "conditions",
+    "reference",
 }
 _PARTS = re.compile(r"(?P<sign>\+\+|\+|~)?(?P<key>[^=]+)(?:=(?P<value>.*))?", re.DOTALL)
 _NUMBER = re.compile(r"(?<=[\[,=])\s*([+-]?\.?\d[\d_.eE+-]*)\s*(?=[\],]|$)")
@@ -114,6 +118,23 @@ def modernize(command: str, arguments: Iterable[str]) -> tuple[list[str], list[s
 def _is_structure(key: str) -> bool:
     """Whether a key is the file of a structure of isgseg-analyse, whatever its name."""
     return key.startswith("structures.") and key != "structures.names"
+
+
+def with_key(key: str, arguments: Sequence[str]) -> list[str]:
+    """Arguments whose first ones are files without a key, as `key=` of one or of a list.
+
+    >>> with_key("summaries", ["a.json", "b.json", "seed=1"])
+    ["summaries=['a.json','b.json']", 'seed=1']
+
+    Args:
+        key: empty where a command takes no files without one.
+        arguments: as typed, without the program's name.
+    """
+    files = list(takewhile(lambda given: "=" not in given and given[:1] not in "-+~", arguments))
+    if not key or not files:
+        return list(arguments)
+    value = files[0] if len(files) == 1 else f"[{','.join(map(_quoted, files))}]"
+    return [f"{key}={value}", *arguments[len(files) :]]
 
 
 def _refuse_phantom(command: str, key: str, value: str | None) -> None:

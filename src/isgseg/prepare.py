@@ -39,6 +39,7 @@ def prepare(cfg: DictConfig) -> Path:
     from isgseg.data.metadata import NAME, DatasetMetadata, write_metadata
     from isgseg.data.normalization import Normalization
     from isgseg.data.patches import PatchSettings
+    from isgseg.instances.settings import InstanceSettings
     from isgseg.io.folders import replacing_parts
     from isgseg.io.formats import parse_voxel_size
     from isgseg.io.volumes import stem
@@ -46,6 +47,8 @@ def prepare(cfg: DictConfig) -> Path:
     settings = check(PatchSettings, OmegaConf.to_object(cfg.patches), "patches")  # type: ignore[arg-type]
     normalization = check(Normalization, OmegaConf.to_object(cfg.normalization), "normalization")  # type: ignore[arg-type]
     voxel_size = parse_voxel_size(cfg.voxel_size)
+    split = OmegaConf.to_object(cfg.split)
+    instances = check(InstanceSettings, {"method": cfg.instances, "split": split}, "")
     source = "phantom" if "phantom" in cfg.source else "volumes"
     output = Path(str(cfg.output_dir)).expanduser()
     parts = ["train", "val", *(["volumes"] if source == "phantom" else []), NAME]
@@ -56,7 +59,7 @@ def prepare(cfg: DictConfig) -> Path:
         else:
             pairs = labelled_volumes(cfg)
             val = named_stems(cfg.val, [stem(image) for image, _ in pairs])
-        content = write_dataset(pairs, val, folder, settings, normalization, voxel_size)
+        content = write_dataset(pairs, val, folder, settings, normalization, voxel_size, instances)
         content |= {"isgseg": __version__, "source": source}
         write_metadata(check(DatasetMetadata, content, NAME), folder, output)
     for split, numbers in content["objects"].items():

@@ -12,15 +12,18 @@ import numpy.typing as npt
 
 from isgseg.errors import InputError
 from isgseg.hardware import pick_device
+from isgseg.inference.arrays import as_volume
 from isgseg.inference.messages import tell_thresholds
 from isgseg.inference.predictor import Predictor
 from isgseg.inference.settings import SegmentationSettings
 from isgseg.io.formats import parse_voxel_size
-from isgseg.io.volumes import FILL, Volume
+from isgseg.io.volumes import Volume
 from isgseg.models.checkpoint import Checkpoint, load_checkpoint
 from isgseg.models.locate import find_model
+from isgseg.models.methods import require_method
 from isgseg.models.settings import Thresholds
 from isgseg.models.tta import AugmentedMaskRCNN
+from isgseg.models.unet import UNet
 
 _RUN = ("progress", "voxel_size", "precision", "tta", "normalization")
 
@@ -89,7 +92,8 @@ def create_segmenter(
 
     Args:
         modality: how the volume was imaged: `sxt`, soft X-ray tomography.
-        task: what is looked for, and how: `isg_maskrcnn`.
+        task: what is looked for, and how: `isg_maskrcnn`; `isg_instance`, each granule by a U-Net;
+            `isg`, where granules are, by a U-Net.
         **options: of the segmenter's constructor, such as `device`.
 
     Raises:
@@ -103,27 +107,29 @@ def create_segmenter(
     return _SEGMENTERS[modality, task](**options)
 
 
-@register_segmenter("sxt", "isg_maskrcnn")
-class SXTISGMaskRCNNSegmenter(BaseSegmenter):
-    """Insulin secretory granules in soft X-ray tomograms, by Mask R-CNN.
+class NetworkSegmenter(BaseSegmenter):
+    """Granules by a network of isgseg-train.
 
     Args:
         device: `cuda`, `cpu`, or None for CUDA where there is one.
+
+    Attributes:
+        method: of `isgseg.models.methods.METHODS`, whose checkpoints it takes.
 
     Raises:
         InputError: there is no such device.
     """
 
-    name = "SXT ISG Mask R-CNN"
+    method: ClassVar[str]
 
     def __init__(self, device: str | None = None) -> None:
         self.device = pick_device(device)
         self._checkpoint: Checkpoint | None = None
-        self._network: AugmentedMaskRCNN | None = None
+        self._network: AugmentedMaskRCNN | UNet | None = None
         self._told: Thresholds | None = None
 
     def load_model(self, path: str | Path | None = None) -> Self:
-        """Loads a `.pth` file of isgseg-train or of torchvision's `maskrcnn_resnet50_fpn`.
+        """Loads a `.pth` file of isgseg-train; of Mask R-CNN also torchvision's state dicts.
 
         Args:
             path: the file; None takes what `find_model` finds: `$ISGSEG_MODEL`, the installed one,
@@ -134,9 +140,11 @@ class SXTISGMaskRCNNSegmenter(BaseSegmenter):
 
         Raises:
             FileNotFoundError: there is no model.
-            ValueError: the file is no such model, or would need unpickling.
+            ValueError: the file is no such model, one of another method, or would need unpickling.
         """
-        checkpoint = load_checkpoint(find_model(path))
+        path = find_model(path, self.method)
+        checkpoint = load_checkpoint(path)
+        require_method(checkpoint.method, self.method, path)
         self._network = checkpoint.build().to(self.device)
         self._checkpoint, self._told = checkpoint, None
         return self
@@ -148,7 +156,7 @@ class SXTISGMaskRCNNSegmenter(BaseSegmenter):
 
         Args:
             data: (D, H, W), any real numbers, without NaN.
-            threshold: granules without a detection of this score are left out; None takes the
+            threshold: granules of a lower score are left out; None takes the
                 thresholds that validation tuned, from the checkpoint, as isgseg-predict does.
             **kwargs: the keys of `conf/segmentation/`, and `progress` (True shows a bar),
                 `voxel_size` (nm, one number or (z, y, x)), `precision`, `tta` and `normalization`;
@@ -189,29 +197,30 @@ class SXTISGMaskRCNNSegmenter(BaseSegmenter):
         return predictor.segment(Volume(as_volume(data), size)).labels
 
 
-def as_volume(data: npt.ArrayLike) -> npt.NDArray[Any]:
-    """The data as a (D, H, W) array of real numbers.
+@register_segmenter("sxt", "isg_maskrcnn")
+class SXTISGMaskRCNNSegmenter(NetworkSegmenter):
+    """Insulin secretory granules in soft X-ray tomograms, by Mask R-CNN."""
 
-    Raises:
-        ValueError: they are something else, or hold NaN or infinity.
-    """
-    if np.ma.is_masked(data):
-        raise InputError("the volume has masked voxels; fill them, e.g. by data.filled(value)")
-    try:
-        volume = np.asarray(data)
-    except (ValueError, TypeError, RuntimeError) as error:  # lists of unequal length, torch's
-        raise InputError(f"the data are no array of numbers: {error}") from error
-    if volume.dtype.kind not in "buif":
-        raise InputError(f"a volume holds real numbers, not {volume.dtype}; give an array")
-    if volume.ndim != 3 or volume.size == 0:
-        raise InputError(
-            f"a volume has the shape (D, H, W), not {volume.shape}; stack slices by numpy.stack, "
-            "and give one channel alone"
-        )
-    bad = np.count_nonzero(~(np.abs(volume) < FILL)) if volume.dtype.kind == "f" else 0
-    if bad:
-        raise InputError(
-            f"the volume holds {bad} voxels that are NaN, infinite or beyond {FILL:g}; replace "
-            "them by the value outside of the cell"
-        )
-    return volume
+    name = "SXT ISG Mask R-CNN"
+    method = "mask_rcnn"
+
+
+@register_segmenter("sxt", "isg_instance")
+class SXTISGUNetSegmenter(NetworkSegmenter):
+    """Insulin secretory granules in soft X-ray tomograms, by a U-Net and a watershed in 3D."""
+
+    name = "SXT ISG U-Net"
+    method = "unet"
+
+
+@register_segmenter("sxt", "isg")
+class SXTISGMaskSegmenter(SXTISGUNetSegmenter):
+    """Where insulin secretory granules are in soft X-ray tomograms, by a U-Net."""
+
+    name = "SXT ISG mask"
+
+    def predict(
+        self, data: npt.ArrayLike, threshold: float | None = 0.5, **kwargs: Any
+    ) -> npt.NDArray[Any]:
+        """As `NetworkSegmenter.predict`, but (D, H, W) uint8: 1 in granules, 0 elsewhere."""
+        return (super().predict(data, threshold, **kwargs) > 0).astype(np.uint8)

@@ -1,4 +1,4 @@
-"""isgseg-train: a Mask R-CNN on a COCO patch dataset."""
+"""isgseg-train: a network on a COCO patch dataset."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def train(cfg: DictConfig) -> float | None:
 
     Args:
         cfg: `conf/train.yaml`: `data` makes a LightningDataModule with `metadata()`; `model` a
-            `MaskRCNNModule`, which is given that metadata; `callbacks` and `logger` are
+            `GranuleModule`, which is given that metadata; `callbacks` and `logger` are
             dictionaries of what they make; `trainer` makes a Trainer; `ckpt_path` resumes;
             `optimized_metric` names what is returned.
 
@@ -34,7 +34,9 @@ def train(cfg: DictConfig) -> float | None:
     from isgseg.io.folders import locked
 
     if cfg.install:
-        check_install(cfg)
+        from isgseg.training.installing import check_install
+
+        check_install(method_in(cfg), bool(cfg.trainer.fast_dev_run), cfg.overwrite)
     if os.environ.get("LOCAL_RANK", "0") != "0":  # a further process of the same run
         return _train(cfg)
     with locked(Path(cfg.paths.output_dir)):
@@ -56,6 +58,7 @@ def _train(cfg: DictConfig) -> float | None:
         without_rate,
     )
     from isgseg.training.checkpoints import AtomicCheckpointIO, best_score
+    from isgseg.training.installing import install
     from isgseg.training.resume import check_resumed, former_checkpoints, resuming
 
     quiet_lightning()
@@ -78,7 +81,7 @@ def _train(cfg: DictConfig) -> float | None:
     if resumed:
         check_resumed(resumed, module, cfg.trainer.max_epochs)
     elif cfg.model.weights:
-        initialize(module.network, cfg.model.weights)
+        initialize(module.network, cfg.model.weights, method_in(cfg))
     loggers = build_all(cfg.get("logger"), "logger")
     callbacks = without_rate(build_all(cfg.get("callbacks"), "callbacks"), loggers)
     with settings_refused():
@@ -96,11 +99,16 @@ def _train(cfg: DictConfig) -> float | None:
     warn_of_nothing(trainer, cfg)
     score = best_score(trainer, cfg.optimized_metric)
     if cfg.install:
-        install(checkpoints)
+        install(checkpoints, method_in(cfg))
     if score is not None:
         log.info("%s = %.4f", cfg.optimized_metric, score)
     log.info("Files in %s", cfg.paths.output_dir)
     return score
+
+
+def method_in(cfg: DictConfig) -> str:
+    """The method that is trained; of modules that do not say it, Mask R-CNN."""
+    return str(cfg.model.get("method") or "mask_rcnn")
 
 
 def warn_of_nothing(trainer: lightning.Trainer, cfg: DictConfig) -> None:
@@ -160,7 +168,10 @@ def network_settings(cfg: DictConfig, z_context: int) -> dict[str, Any]:
     from isgseg.models.checkpoint import network_of
     from isgseg.models.locate import SHIPPED
 
-    channels = max(3, 2 * z_context + 1)  # grey images fit torchvision's weights, for colours
+    method = method_in(cfg)
+    channels = 2 * z_context + 1
+    if method == "mask_rcnn":  # grey images fit torchvision's weights, for colours
+        channels = max(3, channels)
     shipped = cfg.model.weights == SHIPPED
     if cfg.model.network is not None and not shipped:
         return {"channels": channels, **OmegaConf.to_object(cfg.model.network)}  # type: ignore[dict-item]
@@ -169,65 +180,17 @@ def network_settings(cfg: DictConfig, z_context: int) -> dict[str, Any]:
             "model.network is null, that is, as in model.weights, which is null too; set "
             "model.weights to a checkpoint of isgseg-train"
         )
-    network = network_of(cfg.model.weights)
-    if shipped and cfg.model.network is not None:
+    network = network_of(cfg.model.weights, method)
+    if shipped and method == "mask_rcnn" and cfg.model.network is not None:
         network["num_classes"] = cfg.model.network.num_classes
         log.info("model.weights=%s: the network is the shipped one, not model.network", SHIPPED)
-    if z_context and network.get("channels", 3) != channels:
+    taken = network.get("channels", channels if method == "unet" else 3)
+    if z_context and taken != channels:
         raise InputError(
-            f"{cfg.model.weights} takes {network.get('channels', 3)} slices, but the images of "
+            f"{cfg.model.weights} takes {taken} slices, but the images of "
             f"{cfg.data.root} have {channels}; prepare them with another patches.z_context"
         )
     return network
-
-
-def check_install(cfg: DictConfig) -> None:
-    """Whether the model of this run can be installed when it has ended.
-
-    Raises:
-        InputError: it will write none, or one is installed and `overwrite` is false.
-    """
-    from isgseg.models.locate import installed_model
-
-    if cfg.trainer.fast_dev_run:
-        raise InputError(
-            "install=true, but trainer.fast_dev_run writes no checkpoint to install; leave one out"
-        )
-    if installed_model().exists() and not cfg.overwrite:
-        raise InputError(
-            f"install=true, but {installed_model()} holds a model already; replace it by "
-            "overwrite=true, or move it first"
-        )
-
-
-def install(checkpoints: Path) -> Path:
-    """Copies the best model to where `load_model()` finds it; without an evaluation, the final one.
-
-    Args:
-        checkpoints: the folder of this run's checkpoints.
-
-    Returns:
-        Where it is.
-
-    Raises:
-        InputError: there is none, because no epoch has ended.
-    """
-    import shutil
-
-    from isgseg.io.atomic import replacing
-    from isgseg.models.locate import installed_model
-
-    files = [checkpoints / f"isg_mask_rcnn_{name}.pth" for name in ("best", "final")]
-    there = [path for path in files if path.is_file()]
-    if not there:
-        raise InputError(
-            f"install=true, but {checkpoints} holds no isg_mask_rcnn_best.pth to install: no epoch "
-            "has ended, or callbacks.best and callbacks.final were taken out"
-        )
-    with replacing(installed_model()) as beside:
-        shutil.copyfile(there[0], beside)
-    log.info("%s is installed as %s", there[0], installed_model())
-    return installed_model()
 
 
 @command("train")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 import math
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from isgseg.errors import InputError
 from isgseg.io.atomic import replacing
 from isgseg.io.formats import Array
 
@@ -94,6 +96,31 @@ def write_table(path: Path, table: pd.DataFrame) -> Path:
     with replacing(path) as scratch:
         table.to_csv(scratch, index=False, float_format="%.8g")
     return path
+
+
+def write_parquet(path: Path, table: pd.DataFrame) -> Path:
+    """Writes a Parquet file, whole or not at all; its folder is created.
+
+    Raises:
+        InputError: pyarrow is not installed, or the file cannot be written.
+    """
+    check_parquet()
+    with replacing(path) as scratch:
+        table.to_parquet(scratch, engine="pyarrow", index=False)
+    return path
+
+
+def check_parquet() -> None:
+    """Says what is missing for Parquet before anything is computed.
+
+    Raises:
+        InputError: pyarrow is not installed.
+    """
+    if importlib.util.find_spec("pyarrow") is None:
+        raise InputError(
+            "parquet=true needs pyarrow, which is not installed: pip install 'isgseg[parquet]', or "
+            "set parquet=false; the CSV has the same columns"
+        )
 
 
 def summary(table: pd.DataFrame) -> dict[str, float]:

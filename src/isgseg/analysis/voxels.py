@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import product
 from typing import Any
 
@@ -14,8 +15,8 @@ from isgseg.io.formats import Array
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 # Half of the neighbours that share a face, an edge or a corner: the others are their opposites.
-_HALF = [o for o in product((-1, 0, 1), repeat=3) if o > (0, 0, 0)]
-_FACES = [(1, 0, 0), (0, 1, 0), (0, 0, 1), (-1, 0, 0), (0, -1, 0), (0, 0, -1)]
+HALF = [o for o in product((-1, 0, 1), repeat=3) if o > (0, 0, 0)]
+FACES = [(1, 0, 0), (0, 1, 0), (0, 0, 1), (-1, 0, 0), (0, -1, 0), (0, 0, -1)]
 
 
 @dataclass(frozen=True)
@@ -34,10 +35,23 @@ class GranuleVoxels:
     labels: Array
     shape: tuple[int, ...]
 
-    @property
+    @cached_property
+    def counts(self) -> Ints:
+        """(N,) how many voxels each granule has."""
+        return np.diff(self.starts, append=len(self.places))
+
+    @cached_property
     def owners(self) -> Ints:
         """(V,) for each voxel which granule has it, counted from 0."""
-        return np.repeat(np.arange(len(self.starts)), np.diff([*self.starts, len(self.places)]))
+        return np.repeat(np.arange(len(self.starts)), self.counts)
+
+    def sums(self, values: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+        """(N,) the sum of a value of each voxel over a granule's voxels."""
+        return np.bincount(self.owners, values, len(self.starts)).astype(np.float64, copy=False)
+
+    def means(self, values: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+        """(N,) the mean of a value of each voxel over a granule's voxels."""
+        return self.sums(values) / self.counts
 
     def any_of_each(self, flags: Bools) -> Bools:
         """(N,) whether any voxel of a granule has its flag set."""
@@ -60,11 +74,32 @@ def granule_voxels(labels: Array) -> GranuleVoxels:
     return GranuleVoxels(places, starts.astype(np.int64), names, labels.shape)
 
 
+def at_the_edge(voxels: GranuleVoxels) -> Bools:
+    """(N,) whether a granule reaches the volume's edge, so that part of it may be missing."""
+    last = np.array(voxels.shape) - 1
+    return voxels.any_of_each(((voxels.places == 0) | (voxels.places == last)).any(axis=1))
+
+
+def continues(
+    voxels: GranuleVoxels, labels: Array, step: tuple[int, ...], *, beyond: bool
+) -> Bools:
+    """(V,) whether the voxel one step further belongs to the same granule.
+
+    Args:
+        voxels: of the granules.
+        labels: (z, y, x), which they are of.
+        step: (z, y, x), voxels.
+        beyond: the answer where the step leaves the volume.
+    """
+    there, value = _neighbours(voxels.places, step, labels)
+    return np.where(there, value == voxels.labels[voxels.owners], beyond)
+
+
 def outermost(voxels: GranuleVoxels, labels: Array) -> GranuleVoxels:
     """The voxels that share a face with one that is not of the same granule, or the edge."""
     own = labels[tuple(voxels.places.T)]
     outer = np.zeros(len(own), bool)
-    for step in _FACES:
+    for step in FACES:
         there, value = _neighbours(voxels.places, step, labels)
         outer |= ~there | (value != own)
     counts = np.add.reduceat(outer, voxels.starts) if len(voxels.starts) else np.zeros(0, int)
@@ -76,7 +111,7 @@ def touching_pairs(voxels: GranuleVoxels, labels: Array) -> Ints:
     """(P, 2) pairs of granules of which two voxels share a face or an edge, counted from 0."""
     own = labels[tuple(voxels.places.T)]
     found = []
-    for step in _HALF:
+    for step in HALF:
         if np.abs(step).sum() == 3:
             continue
         there, value = _neighbours(voxels.places, step, labels)
@@ -96,7 +131,7 @@ def touches(voxels: GranuleVoxels, mask: Bools, *, inverted: bool = False) -> Bo
     """
     value = mask[tuple(voxels.places.T)]
     flags = ~value if inverted else value
-    for step in [*_HALF, *(tuple(-i for i in o) for o in _HALF)]:
+    for step in [*HALF, *(tuple(-i for i in o) for o in HALF)]:
         there, value = _neighbours(voxels.places, step, mask)
         flags |= there & (~value if inverted else value)
     return voxels.any_of_each(flags)

@@ -8,16 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from pycocotools import mask as coco_mask
-from scipy import ndimage as ndi
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from isgseg.data.annotations import Annotations, find_image, key, read_annotations
+from isgseg.data.centre_maps import centre_file, check_centre_map, read_centre_map
 from isgseg.data.images import Header, Window, common_window, read_header, read_image
-from isgseg.data.polygons import run_lengths
+from isgseg.data.polygons import boxes_of, in_one_piece, run_lengths
 from isgseg.errors import InputError
 
 log = logging.getLogger(__name__)
@@ -53,6 +52,7 @@ class CocoInstances(Dataset[tuple[Tensor, Target]]):
         classes: names of the categories, numbered from 1.
         objects: of each image, the labels and run lengths of its objects.
         vanished: how many objects have no pixel.
+        has_centres: whether targets have `centre` too, (H, W) uint8; see `require_centres`.
 
     Raises:
         InputFileNotFoundError: no `annotations.json`, or an image is missing.
@@ -79,6 +79,7 @@ class CocoInstances(Dataset[tuple[Tensor, Target]]):
             window = common_window(self.files)
         self.window = window
         self.vanished = 0
+        self.has_centres = False
         self.objects = self._collect(annotations)
 
     def __len__(self) -> int:
@@ -95,6 +96,16 @@ class CocoInstances(Dataset[tuple[Tensor, Target]]):
                 "annotated images into it"
             )
 
+    def require_centres(self) -> None:
+        """Adds centre maps to targets from now on.
+
+        Raises:
+            InputError: one is missing, or no map of its image.
+        """
+        for index, file in enumerate(self.files):
+            check_centre_map(centre_file(self.folder, file.name), self.size(index))
+        self.has_centres = True
+
     def image(self, index: int) -> Tensor:
         """The image, uint8: (1, H, W) grey, (3, H, W) colour, or (pages, H, W) of a TIFF."""
         return torch.from_numpy(read_image(self.files[index], self.window))
@@ -105,11 +116,12 @@ class CocoInstances(Dataset[tuple[Tensor, Target]]):
         masks = np.zeros((len(objects), *self.size(index)), dtype=np.uint8)
         for mask, (_, rle) in zip(masks, objects, strict=True):
             mask[:] = coco_mask.decode(rle)
-        return make_target(
-            torch.from_numpy(masks),
-            torch.tensor([label for label, _ in objects], dtype=torch.int64),
-            index,
-        )
+        labels = torch.tensor([label for label, _ in objects], dtype=torch.int64)
+        target = make_target(torch.from_numpy(masks), labels, index)
+        if self.has_centres:
+            path = centre_file(self.folder, self.files[index].name)
+            target["centre"] = torch.from_numpy(read_centre_map(path, self.size(index)))
+        return target
 
     def size(self, index: int) -> tuple[int, int]:
         """Height and width, pixels."""
@@ -206,17 +218,6 @@ class CocoInstances(Dataset[tuple[Tensor, Target]]):
         # As whole numbers, which a mask's box has, they can be compared with any number.
         sides = map(int, drawn)
         return not all(abs(side - said) <= 1 for side, said in zip(sides, box, strict=True))
-
-
-def boxes_of(rles: Sequence[Any]) -> npt.NDArray[np.float64]:
-    """Boxes of masks, (N, 4): x, y, width and height, pixels; 0 of masks without a pixel."""
-    parts = [coco_mask.toBbox(rles[start : start + 1000]) for start in range(0, len(rles), 1000)]
-    return np.concatenate([np.zeros((0, 4)), *parts])
-
-
-def in_one_piece(rle: Any) -> bool:
-    """Whether the pixels of a mask are connected, corners included."""
-    return int(ndi.label(coco_mask.decode(rle), np.ones((3, 3)))[1]) == 1
 
 
 def middle(image: Tensor) -> Tensor:

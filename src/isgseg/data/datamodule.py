@@ -84,6 +84,21 @@ class CocoDataModule(lightning.LightningDataModule):
                 f"data.batch_size={self.batch_size}; give a smaller data.batch_size"
             )
 
+    def require_centres(self) -> None:
+        """Training targets hold centre maps from now on, (H, W) uint8; after `setup`.
+
+        Raises:
+            InputError: the dataset was made without them, or one does not fit.
+        """
+        assert self.train_set is not None
+        if self.dataset.patches is None or not self.dataset.patches.centre_map:
+            raise InputError(
+                f"{self.root} has no centre maps, which model=unet learns from; make it anew by "
+                f"isgseg-prepare patches.centre_map=true output_dir={self.root} overwrite=true, "
+                "with the volumes and labels that it was made of, or train another model="
+            )
+        self.train_set.require_centres()
+
     @property
     def classes(self) -> list[str]:
         """Names of the categories, numbered from 1; after `setup`.

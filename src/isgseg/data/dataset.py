@@ -13,8 +13,9 @@ import numpy as np
 from isgseg.data.normalization import Normalization
 from isgseg.data.patches import PatchSettings, Split, cut_volume
 from isgseg.errors import InputError
+from isgseg.instances.ground_truth import load_ground_truth
+from isgseg.instances.settings import InstanceSettings
 from isgseg.io.formats import VoxelSize
-from isgseg.io.pairing import load_pair
 from isgseg.io.paths import sha256
 from isgseg.io.volumes import stem
 
@@ -28,6 +29,7 @@ def write_dataset(
     settings: PatchSettings,
     normalization: Normalization,
     voxel_size: VoxelSize | None = None,
+    instances: InstanceSettings | None = None,
 ) -> dict[str, Any]:
     """Writes `train/`, `val/` and `dataset.yaml`'s content.
 
@@ -38,6 +40,7 @@ def write_dataset(
         settings: how to cut.
         normalization: voxels to grey.
         voxel_size: nm, (z, y, x), in place of what the files say; None: as they say.
+        instances: how the numbers of labels become granules; None: `auto`.
 
     Returns:
         What `dataset.yaml` says: voxel size (nm), normalization, patches, volumes with their
@@ -52,7 +55,8 @@ def write_dataset(
     sources = describe_sources(pairs, val)
     sizes: list[tuple[float, ...]] = []
     for (image, label_file), source in zip(pairs, sources, strict=True):
-        volume, ground_truth = load_pair(image, label_file, voxel_size)
+        read = load_ground_truth(image, label_file, instances, voxel_size=voxel_size)
+        volume, ground_truth = read.volume, read.labels
         if np.array_equal(volume.data, ground_truth.data):
             raise InputError(
                 f"{image} and its labels {label_file} hold the same voxels; one of them is a copy "
@@ -69,8 +73,13 @@ def write_dataset(
             normalizer,
             settings,
             all_empty=source["split"] == "val",
+            voxel_size=volume.voxel_size,
         )
-        source |= {"shape": list(volume.data.shape), "normalizer": asdict(normalizer)}
+        source |= {
+            "shape": list(volume.data.shape),
+            "normalizer": asdict(normalizer),
+            "instances": asdict(read.made),
+        }
         if volume.voxel_size is not None:
             sizes.append(tuple(round(side, 3) for side in volume.voxel_size))
     common_size = common_voxel_size(sizes)

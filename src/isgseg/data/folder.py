@@ -8,6 +8,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from isgseg.data.centre_maps import FOLDER, centre_file
 from isgseg.data.metadata import NAME, DatasetMetadata, read_metadata
 from isgseg.errors import InputError, InputFileExistsError
 
@@ -66,7 +67,13 @@ def _strange_entry(part: Path, metadata: DatasetMetadata) -> Path | None:
         if images.is_symlink() or (part / "annotations.json").is_symlink():
             return part
         known = _listed_images(part / "annotations.json")
-        return _first_other(part, {"images", "annotations.json"}) or _first_other(images, known)
+        own = {"images", "annotations.json"}
+        if metadata.patches is not None and metadata.patches.centre_map:
+            own.add(FOLDER)
+            maps = {centre_file(part, name).name for name in known}
+            if (part / FOLDER).is_symlink() or _first_other(part / FOLDER, maps):
+                return part / FOLDER
+        return _first_other(part, own) or _first_other(images, known)
     return _first_other(part, _phantom_files(metadata))
 
 

@@ -19,6 +19,7 @@ from isgseg.data.normalization import Normalization, Normalizer
 from isgseg.data.patches import PatchSettings
 from isgseg.data.plain_yaml import read_plain_yaml
 from isgseg.errors import check
+from isgseg.instances.settings import InstanceSettings
 from isgseg.io.atomic import replacing
 
 log = logging.getLogger(__name__)
@@ -43,6 +44,7 @@ class Source(_Entry):
         sha256: of the volume's file.
         shape: (z, y, x).
         normalizer: the numbers with which its voxels became grey values.
+        instances: how the numbers of its labels became granules.
     """
 
     name: str = ""
@@ -52,6 +54,7 @@ class Source(_Entry):
     sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
     shape: tuple[Count, Count, Count] | None = None
     normalizer: Normalizer | None = None
+    instances: InstanceSettings = InstanceSettings(method="numbers")
 
 
 class Statistics(_Entry):

@@ -16,8 +16,10 @@ from PIL import Image
 from pydantic import ConfigDict, Field
 from scipy import ndimage as ndi
 
+from isgseg.data.centre_maps import centre_file, centre_map, save_centre_map
 from isgseg.data.normalization import Normalizer
 from isgseg.data.polygons import encode
+from isgseg.io.formats import VoxelSize
 
 AXES = {"z": 0, "y": 1, "x": 2}
 PLACE = ("volume", "axis", "slice", "top", "left")  # where an image was cut from
@@ -31,28 +33,36 @@ class PatchSettings:
 
     Attributes:
         size: side of a patch, pixels; slices smaller than that are kept whole.
-        stride: distance between neighbouring patches, pixels.
+        stride: distance between neighbouring patches, pixels; at most `size`, so that no pixel is
+            left out. None: as `size`.
         axes: the axes along which slices are taken, of z, y and x.
         slice_step: every how many slices one is taken.
         z_context: how many slices on either side an image shows too; see `image_maker`.
         min_pixels: masks of an object smaller than this are left out, and counted.
         empty_share: share of patches without any object that is allowed in the training split.
+        centre_map: whether the `centre_map` of each patch is kept too, which `model=unet` needs.
 
     Raises:
         ValueError: a value is out of range.
     """
 
     size: Pixels = 256
-    stride: Pixels = 256
+    stride: Pixels | None = None
     axes: Annotated[tuple[Axis, ...], Field(min_length=1)] = ("z",)
     slice_step: Annotated[int, Field(strict=True, ge=1)] = 1
     z_context: Annotated[int, Field(strict=True, ge=0, le=49)] = 0
     min_pixels: Annotated[int, Field(strict=True, ge=1)] = 1
     empty_share: Annotated[float, Field(strict=True, ge=0, lt=1)] = 0.1
+    centre_map: Annotated[bool, Field(strict=True)] = False
 
     def __post_init__(self) -> None:
         if len(set(self.axes)) < len(self.axes):
             raise ValueError(f"patches.axes is {list(self.axes)}; name each axis once")
+        if self.stride is not None and self.stride > self.size:
+            raise ValueError(
+                f"patches.stride is {self.stride}, patches.size {self.size}: pixels between the "
+                "patches would be left out; give a stride up to the size"
+            )
 
 
 @dataclass
@@ -66,7 +76,11 @@ class Split:
     empty_left_out: int = 0
 
     def add(
-        self, image: npt.NDArray[np.uint8], labels: npt.NDArray[Any], place: dict[str, Any]
+        self,
+        image: npt.NDArray[np.uint8],
+        labels: npt.NDArray[Any],
+        place: dict[str, Any],
+        centre: npt.NDArray[np.uint8] | None = None,
     ) -> None:
         """Saves a patch and its objects; every object of `labels` becomes one annotation.
 
@@ -74,11 +88,16 @@ class Split:
             image: (H, W) or (H, W, C).
             labels: (H, W), 0 is background.
             place: where it was cut from: `volume`, `axis`, `slice`, `top` and `left`.
+            centre: (H, W), its centre map, which is kept where `labels` has an object.
         """
         identifier = len(self.images) + 1
         suffix = "png" if image.ndim == 2 or image.shape[2] == 3 else "tif"
         name = "{volume}_{axis}{slice:04d}_{top:04d}_{left:04d}".format_map(place) + f".{suffix}"
         save_image(self.folder / "images" / name, image)
+        if centre is not None:
+            path = centre_file(self.folder, name)
+            path.parent.mkdir(exist_ok=True)
+            save_centre_map(path, np.where(labels > 0, centre, 0).astype(np.uint8))
         height, width = labels.shape
         entry = {"id": identifier, "file_name": name, "height": height, "width": width}
         self.images.append(entry | place)
@@ -179,6 +198,7 @@ def cut_volume(
     normalizer: Normalizer,
     settings: PatchSettings,
     all_empty: bool,
+    voxel_size: VoxelSize | None = None,
 ) -> None:
     """Cuts one volume into a split.
 
@@ -191,25 +211,30 @@ def cut_volume(
         settings: how to cut.
         all_empty: keep every patch without objects (validation: false positives must count), or
             only `empty_share` of them, evenly spread (training).
+        voxel_size: nm, (z, y, x), for centre maps; None: voxels are cubes.
     """
-    empty: list[tuple[npt.NDArray[np.uint8], npt.NDArray[Any], dict[str, Any]]] = []
+    empty: list[tuple[Any, ...]] = []  # what `Split.add` takes
     full = 0
+    stride = settings.stride or settings.size
+    depth = centre_map(labels, voxel_size) if settings.centre_map else None
     for axis in settings.axes:
         slices, label_slices = (np.moveaxis(part, AXES[axis], 0) for part in (volume, labels))
+        centres = None if depth is None else np.moveaxis(depth, AXES[axis], 0)
         image_of = image_maker(slices, normalizer, settings.z_context)
         for index in range(0, len(slices), settings.slice_step):
             image = image_of(index)
-            for top in starts(image.shape[0], settings.size, settings.stride):
-                for left in starts(image.shape[1], settings.size, settings.stride):
+            for top in starts(image.shape[0], settings.size, stride):
+                for left in starts(image.shape[1], settings.size, stride):
                     window = np.s_[top : top + settings.size, left : left + settings.size]
                     kept, small = drop_small(label_slices[index][window], settings.min_pixels)
                     split.too_small += small
                     place = dict(zip(PLACE, (name, axis, index, top, left), strict=True))
+                    centre = None if centres is None else centres[index][window]
                     if kept.any() or all_empty:
-                        split.add(image[window], kept, place)
+                        split.add(image[window], kept, place, centre)
                         full += 1
                     else:
-                        empty.append((image[window].copy(), kept, place))
+                        empty.append((image[window].copy(), kept, place, centre))
     if not all_empty:
         share = settings.empty_share
         wanted = min(len(empty), round(full * share / (1 - share)))

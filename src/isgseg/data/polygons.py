@@ -7,6 +7,7 @@ uninitialised where runs stop short, and never returns from a polygon with coord
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -174,3 +175,14 @@ def _runs(text: str, where: str) -> list[int]:
         if not shift:
             return runs
     raise InputError(f"{where}: counts of its RLE is no text of COCO's compressed run lengths")
+
+
+def boxes_of(rles: Sequence[Any]) -> npt.NDArray[np.float64]:
+    """Boxes of masks, (N, 4): x, y, width and height, pixels; 0 of masks without a pixel."""
+    parts = [coco_mask.toBbox(rles[start : start + 1000]) for start in range(0, len(rles), 1000)]
+    return np.concatenate([np.zeros((0, 4)), *parts])
+
+
+def in_one_piece(rle: Any) -> bool:
+    """Whether the pixels of a mask are connected, corners included."""
+    return int(ndi.label(coco_mask.decode(rle), np.ones((3, 3)))[1]) == 1

@@ -82,14 +82,23 @@ class Augment:
             "image": tv_tensors.Image(image),
             "masks": tv_tensors.Mask(target["masks"]),
         }
+        if "centre" in target:
+            sample["centre"] = CentreMap(target["centre"][None])
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             sample = self.steps(sample)
-        return sample["image"].as_subclass(Tensor).contiguous(), make_target(
+        new = make_target(
             sample["masks"].as_subclass(Tensor).contiguous(),
             target["labels"],
             int(target["image_id"]),
         )
+        if "centre" in target:
+            new["centre"] = sample["centre"].as_subclass(Tensor)[0].contiguous()
+        return sample["image"].as_subclass(Tensor).contiguous(), new
+
+
+class CentreMap(tv_tensors.Mask):
+    """(1, H, W) uint8: goes where masks go, and is no grey value; but it is interpolated."""
 
 
 class RandomScale(v2.Transform):
@@ -107,6 +116,9 @@ class RandomScale(v2.Transform):
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
         """Resizes; an empty stack of masks has no pixels that torch could resize."""
+        if isinstance(inpt, CentreMap):
+            resized = F.resize(inpt.as_subclass(Tensor), params["size"], antialias=True)
+            return tv_tensors.wrap(resized, like=inpt)
         if inpt.shape[0] == 0:
             return tv_tensors.wrap(inpt.new_zeros((0, *params["size"])), like=inpt)
         return F.resize(inpt, params["size"], antialias=True)
@@ -124,7 +136,7 @@ class RandomCropOnObject(v2.Transform):
 
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
         """Draws the corner."""
-        masks = next(entry for entry in flat_inputs if isinstance(entry, tv_tensors.Mask))
+        masks = next(entry for entry in flat_inputs if type(entry) is tv_tensors.Mask)
         sides = masks.shape[-2:]
         chosen = None
         if len(masks) and float(torch.rand(())) < self.on_object:

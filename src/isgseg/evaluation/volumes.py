@@ -13,9 +13,10 @@ from isgseg.evaluation.diameters import bin_by_diameter
 from isgseg.evaluation.matching import match_thresholds
 from isgseg.evaluation.outcomes import Failure, failure_figure, outcome_table, worst_failures
 from isgseg.evaluation.pooling import as_numbers, pool_bins, pool_thresholds
+from isgseg.instances.ground_truth import load_ground_truth
+from isgseg.instances.settings import InstanceSettings
 from isgseg.io.atomic import replacing
 from isgseg.io.formats import Array, VoxelSize
-from isgseg.io.pairing import load_pair
 from isgseg.io.volumes import Volume
 
 log = logging.getLogger(__name__)
@@ -42,6 +43,7 @@ def evaluate_volumes(
     folder: Path,
     diameters: Sequence[float],
     voxel_size: VoxelSize | None = None,
+    instances: InstanceSettings | None = None,
 ) -> dict[str, Any]:
     """Scores whole volumes; writes `instances.csv`, and `failures.png` where there is a failure.
 
@@ -51,17 +53,21 @@ def evaluate_volumes(
         folder: what is written to; it is created.
         diameters: nm, rising: false negatives and positives are counted between these.
         voxel_size: nm, (z, y, x), in place of what the files say.
+        instances: how the numbers of the ground truth become granules; None: `auto`, which refuses
+            masks.
 
     Returns:
-        `volumes`, the scores of each by its path, and `pooled`, of all instances together; see
-        `as_numbers`.
+        `volumes`, the scores of each by its path, and `instances`, what was done to the numbers of
+        its ground truth; `pooled`, of all instances together; see `as_numbers`.
 
     Raises:
         InputError: unequal shapes, or labels that are none; the message names the file.
     """
     edges = [0.0, *diameters, float("inf")]
     found, bins, tables, failures = [], [], [], list[Failure]()
-    for path, volume, true in _loaded(pairs, voxel_size):
+    methods: list[str] = []
+    for path, volume, true, made in _loaded(pairs, voxel_size, instances):
+        methods.append(made.method)
         labels = labeller(path, volume)
         size = volume.voxel_size or true.voxel_size
         found.append(match_thresholds(labels, true.data))
@@ -74,8 +80,9 @@ def evaluate_volumes(
         failures += worst_failures(table, *sides, count=FIGURES, name=path.name)
         failures = sorted(failures, key=lambda failure: -failure.size)[:FIGURES]
     numbers = map(as_numbers, found, bins)
+    each = [part | {"instances": done} for part, done in zip(numbers, methods, strict=True)]
     scores = {
-        "volumes": {str(path): part for (path, _), part in zip(pairs, numbers, strict=True)},
+        "volumes": {str(path): part for (path, _), part in zip(pairs, each, strict=True)},
         "pooled": as_numbers(pool_thresholds(found), pool_bins(bins)),
     }
     with replacing(folder / "instances.csv") as beside:
@@ -88,12 +95,15 @@ def evaluate_volumes(
 
 
 def _loaded(
-    pairs: Sequence[tuple[Path, Path]], voxel_size: VoxelSize | None
-) -> Iterator[tuple[Path, Volume, Volume]]:
-    """Path, volume and ground truth of each pair, one pair in memory at a time."""
+    pairs: Sequence[tuple[Path, Path]],
+    voxel_size: VoxelSize | None,
+    instances: InstanceSettings | None,
+) -> Iterator[tuple[Path, Volume, Volume, InstanceSettings]]:
+    """Path, volume, ground truth and its origin of each pair, one pair in memory at a time."""
     for path, label_file in pairs:
-        volume, true = load_pair(path, label_file)
-        yield path, Volume(volume.data, voxel_size or volume.voxel_size), true
+        read = load_ground_truth(path, label_file, instances, refuse_masks=True)
+        size = voxel_size or read.volume.voxel_size
+        yield path, Volume(read.volume.data, size), read.labels, read.made
 
 
 def score_table(scores: dict[str, Any]) -> str:

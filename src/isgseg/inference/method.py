@@ -1,4 +1,4 @@
-"""What a method of segmentation is: the contracts that Mask R-CNN fulfils, and a second one can."""
+"""What a method of segmentation is: the contracts that Mask R-CNN and the U-Net fulfil."""
 
 from __future__ import annotations
 
@@ -22,8 +22,9 @@ class Granules:
 
     Attributes:
         labels: (z, y, x) uint16, uint32 beyond 65,535 granules: 0 is background, granules from 1.
-        score: (N,) mean score of its detections; with several axes the mean over these.
-        best: (N,) the highest score of its detections.
+        score: (N,) mean score of its detections; with several axes the mean over these. Of a U-Net
+            the score of the instance, as the next.
+        best: (N,) the highest score of its detections, which the object score threshold is of.
         slices: (N,) in how many slices it was detected, summed over the axes. Where the volume is
             resampled across its slices, those of the resampled volume count.
     """
@@ -43,8 +44,7 @@ def no_granules(shape: tuple[int, ...]) -> Granules:
 class Method(Protocol):
     """From a volume to its granules; `isgseg.inference.predictor.Predictor` calls it.
 
-    A method that is no Mask R-CNN, such as a semantic network whose mask is split in 3D, implements
-    this and nothing else.
+    A further method implements this and nothing else.
     """
 
     def segment(self, volume: Volume, normalizer: Normalizer, name: str = "") -> Granules:
@@ -69,6 +69,26 @@ class Slices(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int) -> npt.NDArray[Any]: ...
+
+
+class MapModel(Protocol):
+    """What maps single slices; `isgseg.inference.map_segmentation` makes 3D instances of them."""
+
+    def maps(
+        self, slices: Slices, normalizer: Normalizer, zoom: tuple[float, float] = (1.0, 1.0)
+    ) -> Iterator[npt.NDArray[np.uint8]]:
+        """Maps of every slice, in order.
+
+        Args:
+            slices: (n, H, W) voxels.
+            normalizer: the volume's normalization.
+            zoom: along y and x, the size of a voxel over that of the training data.
+
+        Returns:
+            For each slice (2, H, W): the probability of granule, and how deep inside of its granule
+            a pixel lies, each from 0 to 255.
+        """
+        ...
 
 
 class SliceModel(Protocol):

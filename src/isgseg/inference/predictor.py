@@ -12,6 +12,8 @@ from isgseg.errors import InputError, check
 from isgseg.evaluation.thresholds import choose_thresholds
 from isgseg.hardware import pick_device
 from isgseg.inference.appearance import as_learnt, is_constant
+from isgseg.inference.map_segmentation import MapSegmenter
+from isgseg.inference.maps import UNetMapper
 from isgseg.inference.messages import (
     tell_nothing_found,
     tell_thresholds,
@@ -26,6 +28,7 @@ from isgseg.models.checkpoint import load_checkpoint
 from isgseg.models.locate import find_model
 from isgseg.models.settings import Thresholds, TrainingMetadata
 from isgseg.models.tta import AugmentedMaskRCNN
+from isgseg.models.unet import UNet
 
 log = logging.getLogger(__name__)
 
@@ -93,12 +96,13 @@ class Predictor:
                 checkpoint.tta,
                 tta,
             )
-        if checkpoint.network.num_classes > 2:
+        classes = getattr(checkpoint.network, "num_classes", 2) - 1
+        if classes > 1:
             names = checkpoint.metadata and checkpoint.metadata.classes
             log.info(
                 "%s knows %d classes of objects%s: every one of them counts as a granule",
                 path,
-                checkpoint.network.num_classes - 1,
+                classes,
                 f" ({', '.join(names)})" if names else "",
             )
         predictor = cls.from_network(
@@ -119,7 +123,7 @@ class Predictor:
     @classmethod
     def from_network(
         cls,
-        network: AugmentedMaskRCNN,
+        network: AugmentedMaskRCNN | UNet,
         metadata: TrainingMetadata | None,
         *,
         tta: int = 1,
@@ -156,16 +160,21 @@ class Predictor:
                 "{'method': 'window', 'low': 0, 'high': 255}"
             )
         thresholds = choose_thresholds(tuned, threshold, segmentation.mask_threshold)
-        detector = MaskRCNNDetector(
-            network,
-            z_context=0 if metadata is None else metadata.z_context,
-            tta=tta,
-            precision=precision,
-            fast=fast,
-        )
-        learnt = None if metadata is None or detector.scale is None else metadata.voxel_size
+        looks: dict[str, Any] = {"tta": tta, "precision": precision, "fast": fast}
+        looks["z_context"] = 0 if metadata is None else metadata.z_context
+        learnt = None if metadata is None else metadata.voxel_size
+        method: Method
+        if isinstance(network, UNet):
+            segmentation.require_of_maps()
+            mapper = UNetMapper(network, **looks)
+            method = MapSegmenter(mapper, thresholds, segmentation, learnt, progress)
+        else:
+            segmentation.require_of_detections()
+            detector = MaskRCNNDetector(network, **looks)
+            learnt = None if detector.scale is None else learnt
+            method = SliceSegmenter(detector, thresholds, segmentation, learnt, progress)
         return cls(
-            SliceSegmenter(detector, thresholds, segmentation, learnt, progress),
+            method,
             metadata,
             thresholds,
             None
@@ -192,7 +201,7 @@ class Predictor:
             )
             return no_granules(volume.data.shape)
         method = self.method
-        zooms = isinstance(method, SliceSegmenter) and method.zooms(volume)
+        zooms = isinstance(method, SliceSegmenter | MapSegmenter) and method.zooms(volume)
         tell_voxel_size(name, volume.voxel_size, self.metadata, zooms)
         normalizer = self.normalizer(volume, name)
         granules = self.method.segment(volume, normalizer, name)

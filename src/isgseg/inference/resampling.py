@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from isgseg.inference.method import Granules
 from isgseg.instances.components import Ints
+from isgseg.io.volumes import Volume
 
 TOLERANCE = 1.1  # factor between voxel sizes up to which nothing is resampled
 
@@ -38,6 +39,22 @@ def zoom_factors(
         for a, b in zip(voxel_size, learnt, strict=True)
     )
     return across, down, right
+
+
+def permuted(voxel_size: Sequence[float] | None, axis: str) -> tuple[float, float, float] | None:
+    """The voxel size, (z, y, x), in the order of slices across an axis."""
+    if voxel_size is None:
+        return None
+    across = "zyx".index(axis)
+    down, right = (voxel_size[i] for i in range(3) if i != across)
+    return voxel_size[across], down, right
+
+
+def any_zoom(volume: Volume, learnt: Sequence[float] | None, axes: str) -> bool:
+    """Whether slices of a volume across some of these axes are resampled; see `zoom_factors`."""
+    return any(
+        zoom_factors(permuted(volume.voxel_size, axis), learnt) != (1, 1, 1) for axis in axes
+    )
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,15 @@ from tqdm import tqdm
 from isgseg.data.normalization import Normalizer
 from isgseg.inference.masks import join_touching, label_slice, number_all
 from isgseg.inference.method import Detections, Granules, SliceModel
-from isgseg.inference.resampling import ResampledSlices, bring_back, zoom_factors
+from isgseg.inference.resampling import (
+    ResampledSlices,
+    any_zoom,
+    bring_back,
+    permuted,
+    zoom_factors,
+)
 from isgseg.inference.settings import SegmentationSettings
+from isgseg.inference.splitting import split_granules
 from isgseg.instances.consensus import merge_instances
 from isgseg.instances.linking import SliceLinker
 from isgseg.io.volumes import Volume
@@ -44,6 +51,15 @@ class SliceSegmenter:
 
     def segment(self, volume: Volume, normalizer: Normalizer, name: str = "") -> Granules:
         """The granules of a volume, one slice of detections in memory at a time."""
+        granules = self._found(volume, normalizer, name)
+        if not self.settings.split:
+            return granules
+        apart = split_granules(granules, self.settings)
+        log.info("%s: %d granules, split to %d", name, len(granules.score), len(apart.score))
+        return apart
+
+    def _found(self, volume: Volume, normalizer: Normalizer, name: str) -> Granules:
+        """The granules before they are split."""
         axes = self.settings.axes
         if len(axes) == 1:
             return self._along(axes, volume, normalizer, self.settings, name)
@@ -60,10 +76,7 @@ class SliceSegmenter:
 
     def zooms(self, volume: Volume) -> bool:
         """Whether the voxels of a volume are resampled."""
-        return any(
-            zoom_factors(_permuted(volume.voxel_size, axis), self.learnt) != (1, 1, 1)
-            for axis in self.settings.axes
-        )
+        return any_zoom(volume, self.learnt, self.settings.axes)
 
     def _along(
         self,
@@ -76,7 +89,7 @@ class SliceSegmenter:
         """The granules of the slices across one axis."""
         first = "zyx".index(axis)
         data = np.moveaxis(volume.data, first, 0)
-        size = _permuted(volume.voxel_size, axis)
+        size = permuted(volume.voxel_size, axis)
         across, down, right = zoom_factors(size, self.learnt)
         slices = data if across == 1 else ResampledSlices.by(data, across)
         if size is not None and isinstance(slices, ResampledSlices):
@@ -157,15 +170,6 @@ class SliceSegmenter:
                 [round(side, 2) for side in size],
                 " and ".join(self.settings.axes.replace("z", "")),
             )
-
-
-def _permuted(voxel_size: Sequence[float] | None, axis: str) -> tuple[float, float, float] | None:
-    """The voxel size, (z, y, x), in the order of slices across an axis."""
-    if voxel_size is None:
-        return None
-    across = "zyx".index(axis)
-    down, right = (voxel_size[i] for i in range(3) if i != across)
-    return voxel_size[across], down, right
 
 
 def find_consensus(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
 
-from isgseg.instances.settings import SETTINGS, LinkSettings, Share
+from isgseg.errors import InputError, shown
+from isgseg.instances.settings import MAPS, SETTINGS, LinkSettings, Share, SplitSettings
 
 
 @dataclass(frozen=True, kw_only=True, config=SETTINGS)
@@ -31,6 +33,11 @@ class SegmentationSettings(LinkSettings):
             they agree on, and `min_diameter_nm` is asked of these.
         min_votes: axes that must agree; see `merge_instances`, as for the next.
         min_iou: see there.
+        split: granules are told apart by shape once more, where several were linked to one.
+        split_height: see `height` of `SplitSettings`, as for the next two.
+        split_sigma: see there.
+        split_min_voxels: see there.
+        maps: how the maps of a U-Net are split.
 
     Raises:
         ValueError: a setting is out of range, or slices of several axes are not linked.
@@ -45,6 +52,11 @@ class SegmentationSettings(LinkSettings):
     axes: str = "z"
     min_votes: Annotated[int, Field(ge=2, le=3)] = 2
     min_iou: Annotated[float, Field(gt=0, le=1)] = 0.2
+    split: bool = False
+    split_height: Annotated[float, Field(gt=0)] = 0.05
+    split_sigma: Annotated[float, Field(ge=0, le=10)] = 0.5
+    split_min_voxels: Annotated[int, Field(ge=1)] = 8
+    maps: SplitSettings = MAPS
 
     @model_validator(mode="after")
     def _axes_agree(self) -> Self:
@@ -55,6 +67,8 @@ class SegmentationSettings(LinkSettings):
         """
         if not self.axes or len(set(self.axes)) < len(self.axes) or set(self.axes) - set("zyx"):
             raise ValueError(f"axes must be some of z, y and x, such as zyx, not '{self.axes}'")
+        if self.split and not self.link:
+            raise ValueError("link=false numbers slices, which split=true cannot take apart in 3D")
         if len(self.axes) == 1:
             return self
         if not self.link:
@@ -62,3 +76,34 @@ class SegmentationSettings(LinkSettings):
         if self.min_votes > len(self.axes):
             raise ValueError(f"min_votes must be 2 to {len(self.axes)}, not {self.min_votes}")
         return self
+
+    def require_of_maps(self) -> None:
+        """Refuses what was set for detections and says nothing to a U-Net.
+
+        Raises:
+            InputError: the message names the keys.
+        """
+        self._refuse(
+            [name for name in DEFAULTS if name not in OF_MAPS],
+            "is of Mask R-CNN, whose detections are linked, and this network is a U-Net, whose "
+            "maps are split in 3D",
+        )
+
+    def require_of_detections(self) -> None:
+        """Refuses what was set for maps and says nothing to Mask R-CNN.
+
+        Raises:
+            InputError: the message names the keys.
+        """
+        self._refuse(["maps"], "is of a U-Net, and this network is a Mask R-CNN")
+
+    def _refuse(self, names: Sequence[str], why: str) -> None:
+        other = [name for name in names if getattr(self, name) != DEFAULTS[name]]
+        if other:
+            keys = ", ".join(f"segmentation.{name}={shown(getattr(self, name))}" for name in other)
+            raise InputError(f"{keys} {why}; leave it out")
+
+
+# What counts for a U-Net, and what a setting is where it was not set.
+OF_MAPS = ("mask_threshold", "min_diameter_nm", "min_slices", "min_score", "axes", "maps")
+DEFAULTS = vars(SegmentationSettings())

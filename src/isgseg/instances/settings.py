@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
@@ -42,3 +42,45 @@ class LinkSettings:
     min_diameter_nm: Annotated[float, Field(ge=0)] = 0.0
     min_slices: Annotated[int, Field(ge=1)] = 1
     min_score: Share = 0.0
+
+
+@dataclass(frozen=True, kw_only=True, config=SETTINGS)
+class SplitSettings:
+    """How touching granules are told apart in 3D; see `isgseg.instances.split.split`.
+
+    Attributes:
+        height: by how much the map must fall between two maxima that are two granules: voxels of
+            the distance map, or units of a map that is given.
+        sigma: of the Gaussian that smooths the map first, voxels.
+        min_voxels: a smaller part goes to the neighbour that it has the longest border with.
+        assign: how voxels find their granule: `watershed`, or `blobfit`, the published method.
+
+    Raises:
+        ValueError: a setting is out of range.
+    """
+
+    height: Annotated[float, Field(gt=0)] = 0.005
+    sigma: Annotated[float, Field(ge=0, le=10)] = 0.5
+    min_voxels: Annotated[int, Field(ge=1)] = 8
+    assign: Literal["watershed", "blobfit"] = "watershed"
+
+
+@dataclass(frozen=True, kw_only=True, config=SETTINGS)
+class InstanceSettings:
+    """How the numbers of a label volume become granules; see `isgseg.instances.ground_truth`.
+
+    Attributes:
+        method: `numbers`: each number is a granule; `components`: each connected part of a number
+            is one, by faces; `split`: touching granules are told apart too; `auto`: `numbers`, but
+            a mask, one number for all granules, is split.
+        split: how; None: as `SplitSettings` has it.
+
+    Raises:
+        ValueError: a setting is out of range.
+    """
+
+    method: Literal["auto", "numbers", "components", "split"] = "auto"
+    split: SplitSettings | None = None
+
+
+MAPS = SplitSettings(height=0.1)  # of a centre map, 0 to 1, that a network has predicted

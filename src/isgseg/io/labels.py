@@ -16,22 +16,26 @@ _LOOKED_AT = 3  # labels that are taken apart: each takes as long as its box is 
 _FILLED = 0.1  # share of its box that a compact object fills; a ball fills .52
 _CLASS_PARTS = 5  # one label of so many parts, far apart, is a class
 _MANY = 250  # of 255 numbers: 8 bits have been too few
-_REMEDY = (
+_PART = 8  # voxels; less is a crumb of its granule
+_SMALL = 2**18  # voxels of a box whose parts are counted
+_TORN = 0.05  # share of the numbers that may have several parts
+REMEDY = (
     "Each granule needs a number of its own: number the parts, for example with "
     "skimage.measure.label, and separate those that touch"
 )
 
 
-def check_instances(labels: Array, where: str) -> list[str]:
+def check_instances(labels: Array, where: str, remedy: str = REMEDY) -> list[str]:
     """Warns where labels seem to be no instances, each object with a number of its own.
 
-    Told are binary masks of several parts, maps of classes, a background that is not 0, and
-    numbers that began again after 255. Time grows with the voxels; parts are only counted where a
-    label fills little of its box.
+    Told are binary masks of several parts, maps of classes, numbers with parts that do not touch,
+    a background that is not 0, and numbers that began again after 255. Time grows with the voxels;
+    parts are counted in small boxes, and in large ones where a label fills little of them.
 
     Args:
         labels: (z, y, x), unsigned integers, in the dtype of the file where that is known.
         where: what the warning calls them.
+        remedy: what the warning says is to be done.
 
     Returns:
         What was warned of.
@@ -47,36 +51,56 @@ def check_instances(labels: Array, where: str) -> list[str]:
             f"the most frequent value is {common}, not 0; 0 is background. If {common} is the "
             "background, make it 0"
         )
-    elif len(used) == 1 and (parts := _parts(labels, int(used[0]))) > 1:
+    elif (parts := mask_parts(labels)) > 1:
         found.append(
             f"there is only one label, {used[0]}, and it has {parts} separate parts: a mask. "
-            f"{_REMEDY}"
+            f"{remedy}"
         )
-    if 1 < len(used) <= _MOST_CLASSES:
-        found += _scattered_labels(labels, counts, common)
+    if len(used) > 1:
+        found += _scattered_labels(labels, counts, common, remedy)
     for reason in found:
         log.warning("%s: %s", where, reason)
     return found
 
 
-def _scattered_labels(labels: Array, counts: Array, background: int) -> list[str]:
+def mask_parts(labels: Array) -> int:
+    """How many parts a mask, one number for all, has; 0 where there are more numbers, or none.
+
+    Voxels that touch by a corner are connected.
+    """
+    number = int(labels.max(initial=0))
+    if number == 0 or any(((plane > 0) & (plane != number)).any() for plane in labels):
+        return 0
+    return _parts(labels, number)
+
+
+def _scattered_labels(labels: Array, counts: Array, background: int, remedy: str) -> list[str]:
     """What is wrong where labels have parts far from each other; at most one reason."""
     used = int((counts[1:] > 0).sum()) - (background != 0)
-    far = [number for number in _far_apart(labels, counts) if number != background]
-    if not far:
-        return []
-    parts = [_parts(labels, number) for number in far[:_LOOKED_AT]]
-    if max(parts) < _CLASS_PARTS and (max(parts) < 2 or 2 * len(far) < used):
-        return []
-    if used >= _MANY:
+    torn, far = (
+        [number for number in numbers if number != background]
+        for numbers in _distant(labels, counts)
+    )
+    many = len(torn) > _TORN * used
+    if used <= _MOST_CLASSES and far:
+        parts = [_parts(labels, number) for number in far[:_LOOKED_AT]]
+        classes = max(parts) >= _CLASS_PARTS or (max(parts) > 1 and 2 * len(far) >= used)
+        if used >= _MANY and (classes or many):
+            return [
+                f"{used} of 255 numbers are in use, and {len(far)} of them have parts far from "
+                "each other: 8-bit numbers that began again after 255. Save the labels as 16-bit"
+            ]
+        if classes:
+            return [
+                f"{len(far)} of {used} labels, such as {far[0]}, have parts far from each other: "
+                f"a map of classes? {remedy}"
+            ]
+    if many:
         return [
-            f"{used} of 255 numbers are in use, and {len(far)} of them have parts far from each "
-            "other: 8-bit numbers that began again after 255. Save the labels as 16-bit"
+            f"{len(torn)} of {used} labels, such as {torn[0]}, have parts of {_PART} voxels or "
+            f"more that do not touch. {remedy}"
         ]
-    return [
-        f"{len(far)} of {used} labels, such as {far[0]}, have parts far from each other: a map of "
-        f"classes? {_REMEDY}"
-    ]
+    return []
 
 
 def _counts(labels: Array) -> Array:
@@ -90,15 +114,24 @@ def _counts(labels: Array) -> Array:
     return counts
 
 
-def _far_apart(labels: Array, counts: Array) -> list[int]:
-    """The labels that fill little of their box."""
-    found = []
+def _distant(labels: Array, counts: Array) -> tuple[list[int], list[int]]:
+    """The labels with several parts, none of them a crumb; and those that fill little of a box."""
+    torn, far = [], []
     for number, box in enumerate(ndi.find_objects(labels.astype(np.int32, copy=False)), start=1):
-        if box is not None:
-            volume = np.prod([side.stop - side.start for side in box], dtype=float)
-            if counts[number] < _FILLED * volume:
-                found.append(number)
-    return found
+        if box is None:
+            continue
+        volume = float(np.prod([side.stop - side.start for side in box], dtype=float))
+        fills = counts[number] >= _FILLED * volume
+        if not fills:
+            far.append(number)
+        if volume > _SMALL:
+            if not fills:
+                torn.append(number)
+        elif counts[number] >= 2 * _PART:
+            components, count = ndi.label(labels[box] == number, np.ones((3,) * labels.ndim))
+            if count > 1 and (np.bincount(components.ravel())[1:] >= _PART).sum() > 1:
+                torn.append(number)
+    return torn, far
 
 
 def _parts(labels: Array, number: int) -> int:

@@ -98,7 +98,11 @@ def _without_labels(files: list[Path]) -> list[Path]:
 
 
 def load_pair(
-    image: str | Path, labels: str | Path, voxel_size: VoxelSize | None = None
+    image: str | Path,
+    labels: str | Path,
+    voxel_size: VoxelSize | None = None,
+    *,
+    check: bool = True,
 ) -> tuple[Volume, Volume]:
     """Reads a volume and its labels; both have one voxel size.
 
@@ -106,11 +110,12 @@ def load_pair(
         image: the volume's file.
         labels: the file of its labels.
         voxel_size: nm, (z, y, x); None: as the volume's file says, else as that of the labels does.
+        check: warn where labels seem to be no instances.
 
     Raises:
         InputError: one cannot be read, or their shapes differ.
     """
-    volume, truth = read_volume(image), read_labels(labels)
+    volume, truth = read_volume(image), read_labels(labels, check=check)
     if volume.data.shape != truth.data.shape:
         raise InputError(
             f"{image} is {volume.data.shape} (z, y, x), but its labels {labels} are "

@@ -16,15 +16,14 @@ from torch import Tensor
 from isgseg.errors import InputError, check
 from isgseg.models.archive import check_tensor, read_checkpoint
 from isgseg.models.locate import named_weights
-from isgseg.models.mask_rcnn import build_mask_rcnn
+from isgseg.models.methods import METHODS, method_of, require_method
 from isgseg.models.settings import (
     TORCHVISION,
-    NetworkSettings,
     SavedThresholds,
     Thresholds,
     TrainingMetadata,
 )
-from isgseg.models.tta import COUNTS, AugmentedMaskRCNN
+from isgseg.models.tta import COUNTS
 
 __all__ = [
     "Checkpoint",
@@ -64,7 +63,8 @@ class Checkpoint:
 
     Attributes:
         path: where it was read.
-        network: how it is built.
+        method: one of `isgseg.models.methods.METHODS`.
+        network: how it is built: the method's settings, such as `NetworkSettings`.
         weights: under torchvision's own names.
         metadata: of its training data; None for a plain state dict, which says nothing of them.
         thresholds: what validation tuned; None where nothing was.
@@ -73,20 +73,21 @@ class Checkpoint:
     """
 
     path: str
-    network: NetworkSettings
+    method: str
+    network: Any
     weights: State
     metadata: TrainingMetadata | None
     thresholds: Thresholds | None
     tta: int
     hyper_parameters: dict[str, Any] | None
 
-    def build(self) -> AugmentedMaskRCNN:
+    def build(self) -> Any:
         """The network in evaluation mode, on the CPU.
 
         Raises:
             InputError: the weights do not fit the network that the checkpoint describes.
         """
-        network = build_mask_rcnn(**self.network.model_dump())
+        network = METHODS[self.method].build(**self.network.model_dump())
         try:
             network.load_state_dict(self.weights)
             for name, own in network.state_dict().items():
@@ -126,9 +127,12 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     if tta not in COUNTS:
         raise InputError(f"{path}: hyper_parameters.tta={tta} must be one of {COUNTS}")
     thresholds = content.get("thresholds")
+    method = method_of(given, path)
+    settings: Any = METHODS[method].settings
     return Checkpoint(
         path=str(path),
-        network=check(NetworkSettings, network, f"{path}: hyper_parameters.network"),
+        method=method,
+        network=check(settings, network, f"{path}: hyper_parameters.network"),
         weights=weights,
         metadata=None
         if metadata is None
@@ -198,24 +202,29 @@ def state_dict(content: Mapping[str, Any], path: str | Path) -> State:
     return dict(content)
 
 
-def network_of(weights: str | Path) -> dict[str, Any]:
+def network_of(weights: str | Path, method: str = "mask_rcnn") -> dict[str, Any]:
     """The settings of the network in a checkpoint of isgseg-train, all of them, as plain data.
 
     Args:
         weights: a file, or `phantom` for the network that comes with isgseg.
+        method: whose network it must be.
 
     Raises:
-        InputError: the file is not a checkpoint of isgseg-train, or its settings are out of range.
+        InputError: the file is not a checkpoint of isgseg-train, of another method, or its settings
+            are out of range.
     """
-    path = named_weights(str(weights))
+    path = named_weights(str(weights), method)
     given = migrate(read_checkpoint(path)).get("hyper_parameters")
     if given is None:
         raise InputError(
             f"{path} does not say how its network is built, as a checkpoint of isgseg-train does; "
             "choose model=torchvision, or another of conf/model, and keep model.network"
         )
-    network = check(NetworkSettings, _network(given, path), f"{path}: hyper_parameters.network")
-    return network.model_dump()
+    settings: Any = METHODS[method].settings
+    content = _network(given, path)
+    require_method(method_of(given, path), method, path)
+    network = check(settings, content, f"{path}: hyper_parameters.network")
+    return network.model_dump()  # type: ignore[no-any-return]
 
 
 def _network(hyper_parameters: Any, path: str | Path) -> Any:

@@ -43,6 +43,7 @@ def export_weights(checkpoint: str | Path, target: str | Path, *, overwrite: boo
     content = {
         "model": {name: _half(value) for name, value in source.weights.items()},
         "hyper_parameters": {
+            "method": source.method,
             "network": source.network.model_dump(),
             "tta": source.tta,
             "metadata": None if source.metadata is None else _plain(source.metadata.model_dump()),

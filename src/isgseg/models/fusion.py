@@ -6,6 +6,7 @@ import copy
 from fractions import Fraction
 from itertools import pairwise
 from math import gcd
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -15,21 +16,30 @@ from torchvision.ops import FrozenBatchNorm2d
 
 from isgseg.models.roi_align import STRIDE
 
+Network = TypeVar("Network", bound=nn.Module)
 NORMS = (nn.BatchNorm2d, FrozenBatchNorm2d)  # those that are fixed once trained
 STATISTICS = ("running_mean", "running_var", "eps", "weight", "bias")
 
 
-def share_weights(network: MaskRCNN) -> MaskRCNN:
+def share_weights(network: Network) -> Network:
     """A copy in evaluation mode that shares the weights, but whose settings are its own."""
     shared = {id(parameter): parameter for parameter in network.parameters()}
     return copy.deepcopy(network, shared).eval()
 
 
-def fuse_batch_norm(network: MaskRCNN) -> MaskRCNN:
+def fuse_mask_rcnn(network: MaskRCNN) -> MaskRCNN:
+    """See `fuse_batch_norm`; the stem's pooling is `StemPool`."""
+    network = fuse_batch_norm(network)
+    body = network.backbone.body
+    body.relu, body.maxpool = nn.Identity(), StemPool(3, stride=2, padding=1)
+    return network
+
+
+def fuse_batch_norm(network: Network) -> Network:
     """A copy for prediction, whose convolutions do the work of the norm layers behind them too.
 
     A trained norm layer is a factor and an offset for each channel, so that only the last digits
-    differ. The stem's pooling is `StemPool`. The other weights are shared with the original.
+    differ. The other weights are shared with the original.
     """
     network = share_weights(network)
     for parent in list(network.modules()):
@@ -38,8 +48,6 @@ def fuse_batch_norm(network: MaskRCNN) -> MaskRCNN:
                 known = [getattr(norm, name) for name in STATISTICS]
                 conv.weight, conv.bias = fuse_conv_bn_weights(conv.weight, conv.bias, *known)
                 setattr(parent, place, nn.Identity())
-    body = network.backbone.body
-    body.relu, body.maxpool = nn.Identity(), StemPool(3, stride=2, padding=1)
     return network
 
 
@@ -96,12 +104,17 @@ def grid_unit(network: MaskRCNN) -> tuple[int, int] | None:
     pooled = levels > len(network.backbone.fpn.layer_blocks)
     if scales is None or pooled or any(isinstance(m, nn.GroupNorm) for m in network.modules()):
         return None
-    y, x = (_unit(scale) for scale in scales)
+    y, x = (whole_strides(scale, STRIDE) for scale in scales)
     return y, x
 
 
-def _unit(scale: float) -> int:
-    """The fewest whole image pixels that are whole strides of the network."""
+def whole_strides(scale: float, stride: int) -> int:
+    """The fewest whole image pixels that are whole strides of a network.
+
+    Args:
+        scale: network pixels per image pixel.
+        stride: network pixels.
+    """
     pixel = Fraction(scale).limit_denominator(1000)
-    whole = STRIDE * pixel.denominator
+    whole = stride * pixel.denominator
     return whole // gcd(whole, pixel.numerator)

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from torch.nn import Parameter
-from torch.optim import SGD, Optimizer
+from torch.optim import SGD, AdamW, Optimizer
 from torch.optim.lr_scheduler import ChainedScheduler, CosineAnnealingLR, LinearLR, StepLR
 
-OPTIMIZERS = ("sgd", "muon")
+OPTIMIZERS = ("sgd", "muon", "adamw")
 SCHEDULES = ("step", "cosine")
 THIN = 8  # rows or columns: matrices with fewer, such as the scores of classes, have no spectrum
 BETA2 = 0.99  # of AdamW: trainings here are short
@@ -23,7 +23,7 @@ def build_optimizer(
     momentum: float = 0.9,
     weight_decay: float = 0.0005,
 ) -> Optimizer:
-    """SGD, or Muon.
+    """SGD, Muon or AdamW.
 
     Muon (Jordan et al. 2024, of `pytorch_optimizer`) gives each step of a weight matrix the same
     size in every direction, so that what few objects teach is not drowned; from random weights it
@@ -33,7 +33,7 @@ def build_optimizer(
     Args:
         parameters: of the network; frozen ones are left out.
         name: one of `OPTIMIZERS`.
-        lr: of Muon for matrices; AdamW has `ADAM_SHARE` of it.
+        lr: of Muon for matrices, of which its AdamW has `ADAM_SHARE`.
         momentum: of AdamW the first beta.
         weight_decay: Muon's and AdamW's are decoupled from the gradient, so that they want larger
             ones than SGD, such as .02.
@@ -41,6 +41,8 @@ def build_optimizer(
     trained = [parameter for parameter in parameters if parameter.requires_grad]
     if name == "sgd":
         return SGD(trained, lr=lr, momentum=momentum, weight_decay=weight_decay)
+    if name == "adamw":
+        return AdamW(trained, lr=lr, betas=(momentum, BETA2), weight_decay=weight_decay)
     from isgseg.models.muon import Muon  # pytorch_optimizer takes a second
 
     matrices = [parameter for parameter in trained if is_matrix(parameter)]

@@ -1,8 +1,8 @@
-"""What a Mask R-CNN is built from: the one list of its settings, their ranges and defaults.
+"""What networks are built from: the one list of their settings, with ranges and defaults.
 
 `conf/model/` shows the same keys to people, the network of a checkpoint holds them, and
-`build_mask_rcnn` takes them. Torch is not imported here, so that a configuration is checked before
-anything slow happens.
+`build_mask_rcnn` and `build_unet` take them. Torch is not imported here, so that a configuration is
+checked before anything slow happens.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from isgseg.data.normalization import Normalization
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Length = Annotated[float, Field(gt=0, le=10_000)]
+METHODS = ("mask_rcnn", "unet")  # what a checkpoint calls them, and the names of its files
 Size = Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=3, max_length=3)]
 
 
@@ -101,6 +102,22 @@ class NetworkSettings(BaseModel):
                 "need the same number"
             )
         return self
+
+
+class UNetSettings(BaseModel):
+    """How a U-Net is built. The defaults are those of `conf/model/unet.yaml`.
+
+    Attributes:
+        channels: of images: neighbouring slices. One grey channel stands for all.
+        widths: channels at full resolution, at half, at a quarter, and so on.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    channels: int = Field(default=1, ge=1, le=99)
+    widths: list[Annotated[int, Field(ge=1, le=1024)]] = Field(
+        default=[24, 48, 96], min_length=2, max_length=6
+    )
 
 
 # torchvision's maskrcnn_resnet50_fpn, as `conf/model/torchvision.yaml` has it; its published

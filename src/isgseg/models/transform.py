@@ -46,13 +46,8 @@ class Transform(GeneralizedRCNNTransform):
         Raises:
             InputError: other channels than the network takes.
         """
-        wanted = len(self.image_mean)
-        if len(image) not in (1, wanted):
-            raise InputError(
-                f"images of {len(image)} channels, but the network takes {wanted}, or a grey one "
-                "for all; give it a dataset, or a checkpoint, of the same patches.z_context"
-            )
-        return super().normalize(image.expand(wanted, -1, -1))  # type: ignore[no-any-return]
+        image = fit_channels(image, len(self.image_mean))
+        return super().normalize(image)  # type: ignore[no-any-return]
 
     def resize(
         self, image: Tensor, target: dict[str, Tensor] | None = None
@@ -96,3 +91,21 @@ class Transform(GeneralizedRCNNTransform):
             found["mask_boxes"] = resize_boxes(wide + 0.5, network, image)
             found["boxes"] = resize_boxes(found["boxes"], network, image)
         return result
+
+
+def fit_channels(image: Tensor, wanted: int) -> Tensor:
+    """An image of the channels that a network takes: a grey one stands for all.
+
+    Args:
+        image: (C, H, W).
+        wanted: channels.
+
+    Raises:
+        InputError: the image has others.
+    """
+    if len(image) not in (1, wanted):
+        raise InputError(
+            f"images of {len(image)} channels, but the network takes {wanted}, or a grey one "
+            "for all; give it a dataset, or a checkpoint, of the same patches.z_context"
+        )
+    return image.expand(wanted, -1, -1)

@@ -10,23 +10,25 @@ from torchvision.models.detection import MaskRCNN_ResNet50_FPN_Weights
 
 from isgseg.errors import InputError
 from isgseg.models.archive import check_tensor, read_checkpoint
-from isgseg.models.checkpoint import state_dict
+from isgseg.models.checkpoint import migrate, state_dict
 from isgseg.models.locate import SHIPPED, UNSEEN, named_weights
+from isgseg.models.methods import method_of, require_method
 
 log = logging.getLogger(__name__)
 
 
-def initialize(network: nn.Module, weights: str) -> None:
+def initialize(network: nn.Module, weights: str, method: str = "mask_rcnn") -> None:
     """Copies initial weights into a network, layer by layer where name and shape agree.
 
     Args:
         network: changed in place.
         weights: `coco` for torchvision's, which are downloaded once, `phantom` for the network
             that comes with isgseg, or a file.
+        method: of the network.
 
     Raises:
-        InputError: there is no such file, `coco` cannot be downloaded, or no layer of the file
-            fits.
+        InputError: there is no such file, `coco` cannot be downloaded, the file is of another
+            method, or no layer of it fits.
     """
     if weights == "coco":
         try:
@@ -37,10 +39,13 @@ def initialize(network: nn.Module, weights: str) -> None:
                 "start from random weights, or model.weights=FILE for a local checkpoint"
             ) from error
     else:
-        path = named_weights(weights)
+        path = named_weights(weights, method)
         if weights == SHIPPED:
             log.info(UNSEEN)
-        source = state_dict(read_checkpoint(path), path)
+        content = migrate(read_checkpoint(path))
+        source = state_dict(content, path)
+        if content.get("hyper_parameters") is not None:
+            require_method(method_of(content["hyper_parameters"], path), method, path)
         for name, value in source.items():
             check_tensor(path, name, value)
     own = network.state_dict()

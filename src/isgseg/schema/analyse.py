@@ -41,6 +41,10 @@ class Analyse(Command):
     overwrite: bool = False
     voxel_size: VoxelSize | None
     slice: CountFrom0 | None
+    lac: Literal["auto"] | bool
+    report: bool
+    meshes: bool
+    parquet: bool
     structures: StructureFiles
     cell: Count | None
     relations: Relations  # type: ignore[valid-type]

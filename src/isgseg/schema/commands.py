@@ -7,7 +7,6 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from isgseg.data.normalization import Method, Normalization
-from isgseg.inference.settings import SegmentationSettings
 from isgseg.schema.fields import (
     Command,
     Count,
@@ -15,19 +14,18 @@ from isgseg.schema.fields import (
     Criterion,
     Device,
     Files,
+    Instances,
     Precision,
     Rising,
     Section,
     Seed,
     Share,
+    Split,
     Text,
     Tta,
     VoxelSize,
-    section_of,
 )
-from isgseg.schema.train import Model
-
-Segmentation = section_of(SegmentationSettings, "Segmentation")
+from isgseg.schema.train import Model, Segmentation
 
 
 class DoctorData(Section):
@@ -138,7 +136,23 @@ class Evaluate(Run):
     volumes: Files | None
     labels: Files | None
     predicted: Files | None
+    instances: Instances
+    split: Split  # type: ignore[valid-type]
     diameters: Rising
     threshold: Share | None
     normalization: ChosenNormalization | None
     voxel_size: VoxelSize | None = None
+
+
+class Compare(Command):
+    """`conf/compare.yaml`."""
+
+    summaries: Files
+    conditions: Text
+    reference: Text | None
+    measures: Annotated[list[Text], Field(min_length=1)] | None
+    permutations: Annotated[int, Field(ge=99, le=1_000_000)]
+    confidence: Annotated[float, Field(ge=0.5, le=0.999)]
+    seed: Seed
+    output_dir: Text
+    overwrite: bool

@@ -23,6 +23,8 @@ from pydantic import (
 )
 from pydantic.fields import FieldInfo
 
+from isgseg.instances.settings import SplitSettings
+
 
 class Section(BaseModel):
     """A part of the configuration: no unknown keys, no text for a number, no NaN."""
@@ -92,12 +94,12 @@ class Command(Section):
     paths: Paths
 
 
-def only_for(target: str) -> WrapValidator:
-    """Checks what isgseg's own class is built from; other classes check theirs themselves."""
+def only_for(*targets: str) -> WrapValidator:
+    """Checks what isgseg's own classes are built from; other classes check theirs themselves."""
 
     def validate(value: Any, inner: Callable[[Any], Any]) -> Any:
         named = value.get("_target_") if isinstance(value, Mapping) else None
-        if isinstance(named, str) and named != target:
+        if isinstance(named, str) and named not in targets:
             return value
         return inner(value)
 
@@ -159,3 +161,7 @@ def _default(field: dataclasses.Field[Any]) -> Any:
     if field.default_factory is not dataclasses.MISSING:
         return Field(default_factory=field.default_factory)
     return ... if field.default is dataclasses.MISSING else field.default
+
+
+Instances = Literal["auto", "numbers", "components", "split"]
+Split = section_of(SplitSettings, "Split")

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 Schema = Mapping[str, Any]  # a JSON schema, or a part of one
 Path = tuple[str | int, ...]  # keys and indices that lead to a value
+CHOSEN = "="  # begins the name of a union's branch that the values choose: no alternative to others
 
 
 @cache
@@ -67,6 +68,8 @@ def _paths(fault: ErrorDetails, values: Any) -> tuple[Path, Path]:
     start: Path | None = None
     location = fault["loc"]
     for number, part in enumerate(location):
+        if str(part).startswith(CHOSEN):
+            continue
         last_is_missing = fault["type"] == "missing" and number == len(location) - 1
         try:
             values = None if last_is_missing else values[part]
@@ -136,12 +139,12 @@ def _branches(part: Schema, root: Schema) -> list[Schema]:
 
 
 def _properties(part: Schema, root: Schema) -> dict[str, Schema]:
-    """The keys that a mapping may have."""
-    return {
-        name: inner
-        for branch in _branches(part, root)
-        for name, inner in branch.get("properties", {}).items()
-    }
+    """The keys that a mapping may have; of a key in several branches of a union, all it may be."""
+    found: dict[str, list[Schema]] = {}
+    for branch in _branches(part, root):
+        for name, inner in branch.get("properties", {}).items():
+            found.setdefault(name, []).append(inner)
+    return {name: {"anyOf": inner} if len(inner) > 1 else inner[0] for name, inner in found.items()}
 
 
 def _at(part: Schema, path: Path, root: Schema) -> Schema:

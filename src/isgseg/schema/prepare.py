@@ -4,12 +4,22 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BeforeValidator
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from isgseg.data.normalization import Normalization
 from isgseg.data.patches import PatchSettings
 from isgseg.phantom.settings import PhantomSettings
-from isgseg.schema.fields import Command, Files, Section, Seed, Text, VoxelSize, section_of
+from isgseg.schema.fields import (
+    Command,
+    Files,
+    Instances,
+    Section,
+    Seed,
+    Split,
+    Text,
+    VoxelSize,
+    section_of,
+)
 
 NormalizationSection = section_of(Normalization, "NormalizationSection")
 Patches = section_of(PatchSettings, "Patches")
@@ -21,7 +31,7 @@ def _few_seeds(seeds: list[int]) -> list[int]:
     return seeds
 
 
-Seeds = Annotated[list[Seed], AfterValidator(_few_seeds)]
+Seeds = Annotated[list[Seed], Field(min_length=1), AfterValidator(_few_seeds)]
 Name = Text | int | float  # Hydra reads 783_5 as a number; isgseg-prepare finds the name again
 Phantom = section_of(PhantomSettings, "Phantom", train_seeds=(Seeds, ...), val_seeds=(Seeds, ...))
 
@@ -46,5 +56,7 @@ class Prepare(Command):
     output_dir: Text
     overwrite: bool
     voxel_size: VoxelSize | None = None
+    instances: Instances
+    split: Split  # type: ignore[valid-type]
     normalization: NormalizationSection  # type: ignore[valid-type]
     patches: Patches  # type: ignore[valid-type]

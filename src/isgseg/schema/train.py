@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, ConfigDict, Discriminator, Field, Tag, model_validator
 
 from isgseg.inference.settings import SegmentationSettings
-from isgseg.models.settings import NetworkSettings
+from isgseg.instances.settings import SplitSettings
+from isgseg.models.settings import NetworkSettings, UNetSettings
 from isgseg.schema.fields import (
     Command,
     Count,
@@ -24,11 +26,24 @@ from isgseg.schema.fields import (
     only_for,
     section_of,
 )
+from isgseg.schema.messages import CHOSEN
 from isgseg.schema.trainer import Trainer
 from isgseg.training.settings import TrainingSettings
 
-Segmentation = section_of(SegmentationSettings, "Segmentation")
+Segmentation = section_of(
+    SegmentationSettings, "Segmentation", maps=(section_of(SplitSettings, "Maps"), ...)
+)
 Network = section_of(NetworkSettings, "Network")
+UNetwork = section_of(UNetSettings, "UNetwork")
+
+
+UNET = "isgseg.training.unet_module.UNetModule"
+
+
+def _method(model: Any) -> str:
+    """Which of the modules a model is, by its class."""
+    unet = isinstance(model, Mapping) and model.get("_target_") == UNET
+    return f"{CHOSEN}{'unet' if unet else 'mask_rcnn'}"
 
 
 def _rising_pair(value: list[float]) -> list[float]:
@@ -65,17 +80,32 @@ class Coco(Section):
     augment: Augment
 
 
+_MODEL: dict[str, tuple[Any, Any]] = {
+    "target": (str, Field(alias="_target_")),
+    "convert": (str, Field("all", alias="_convert_")),
+    "weights": (Text | None, ...),
+    "lr": (Positive, ...),  # 0 is of checkpoints that were made to test something
+    "tta": (Tta, ...),
+}
 MaskRCNN = section_of(
     TrainingSettings,
     "MaskRCNN",
-    target=(str, Field(alias="_target_")),
-    convert=(str, Field("all", alias="_convert_")),
-    weights=(Text | None, ...),
-    lr=(Positive, ...),  # 0 is of checkpoints that were made to test something
-    tta=(Tta, ...),
+    **_MODEL,
+    method=(Literal["mask_rcnn"], "mask_rcnn"),
     network=(Network | None, ...),
 )
-Model = Annotated[MaskRCNN, only_for("isgseg.training.module.MaskRCNNModule")]  # type: ignore[valid-type]
+UNet = section_of(
+    TrainingSettings,
+    "UNet",
+    **_MODEL,
+    method=(Literal["unet"], ...),
+    network=(UNetwork | None, ...),
+)
+Model = Annotated[
+    Annotated[MaskRCNN, Tag(f"{CHOSEN}mask_rcnn")] | Annotated[UNet, Tag(f"{CHOSEN}unet")],  # type: ignore[valid-type]
+    Discriminator(_method),
+    only_for("isgseg.training.module.MaskRCNNModule", UNET),
+]
 
 
 class Checkpoint(Part):

@@ -12,7 +12,7 @@ from lightning.pytorch.callbacks import Callback
 from isgseg.data.coco import middle
 from isgseg.data.datamodule import Batch
 from isgseg.evaluation.thresholds import choose_thresholds, point_at
-from isgseg.training.module import MaskRCNNModule
+from isgseg.training.base import GranuleModule
 
 
 class PredictionImages(Callback):
@@ -58,7 +58,7 @@ class PredictionImages(Callback):
         """Draws precision against recall, and the scores of true and of false positives."""
         from isgseg.evaluation.score_figure import score_figure
 
-        assert isinstance(pl_module, MaskRCNNModule)
+        assert isinstance(pl_module, GranuleModule)
         for write in _writers(trainer, "add_figure"):
             matches = pl_module.val_matches.compute()
             point = point_at(matches, *choose_thresholds(pl_module.thresholds)[:2])

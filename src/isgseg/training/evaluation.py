@@ -17,12 +17,17 @@ from isgseg.data.provenance import pixel_sizes
 from isgseg.errors import InputError
 from isgseg.hardware import pick_device, pick_precision
 from isgseg.models.checkpoint import load_checkpoint
+from isgseg.training.base import GranuleModule
 from isgseg.training.module import MaskRCNNModule
+from isgseg.training.unet_module import UNetModule
 
 log = logging.getLogger(__name__)
+MODULES: dict[str, type[GranuleModule]] = {
+    module.name: module for module in (MaskRCNNModule, UNetModule)
+}
 
 
-def load_module(path: str | Path, **changes: Any) -> MaskRCNNModule:
+def load_module(path: str | Path, **changes: Any) -> GranuleModule:
     """A trained module in evaluation mode, on the CPU.
 
     A plain torchvision `maskrcnn_resnet50_fpn` state dict (bare, or under `model`, `state_dict` or
@@ -40,7 +45,7 @@ def load_module(path: str | Path, **changes: Any) -> MaskRCNNModule:
     given = {**given, "network": checkpoint.network.model_dump()}
     given |= {key: value for key, value in changes.items() if value is not None}
     try:
-        module = MaskRCNNModule(**given, thresholds=checkpoint.thresholds)
+        module = MODULES[checkpoint.method](**given, thresholds=checkpoint.thresholds)
     except TypeError as error:
         raise InputError(
             f"{path} is a checkpoint, but not of isgseg: its hyper_parameters do not fit ({error})"
@@ -76,7 +81,7 @@ def evaluation_trainer(
     )
 
 
-def warn_of_metadata(module: MaskRCNNModule, root: str) -> None:
+def warn_of_metadata(module: GranuleModule, root: str) -> None:
     """Logs in what a dataset was made otherwise than what a checkpoint has learnt from."""
     learnt, here = module.hparams.get("metadata") or {}, dataset_metadata(root)
     for key in ("normalization", "z_context"):
@@ -91,7 +96,7 @@ def warn_of_metadata(module: MaskRCNNModule, root: str) -> None:
 
 
 def split_loader(
-    module: MaskRCNNModule, root: str, split: str, batch_size: int, num_workers: int
+    module: GranuleModule, root: str, split: str, batch_size: int, num_workers: int
 ) -> tuple[DataLoader[Any], list[float] | None]:
     """The patches of a split as the module has learnt them, and the size of their pixels.
 

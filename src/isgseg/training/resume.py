@@ -10,7 +10,9 @@ import lightning
 from lightning.pytorch.callbacks import Callback
 
 from isgseg.errors import InputError, InputFileExistsError, shown
-from isgseg.models.archive import read_checkpoint
+from isgseg.models.checkpoint import migrate, read_checkpoint
+from isgseg.models.methods import method_of, require_method
+from isgseg.models.settings import METHODS
 
 # What a checkpoint of a training holds, and of which type.
 _STATE: dict[str, type | tuple[type, ...]] = {
@@ -38,10 +40,11 @@ def former_checkpoints(folder: Path, resumed: str | None, overwrite: bool) -> li
         InputFileExistsError: there are some, or later ones than that which is resumed, and
             `overwrite` is false.
     """
-    found = sorted(folder.glob("isg_mask_rcnn_*.pth"))
+    found = sorted(path for method in METHODS for path in folder.glob(f"isg_{method}_*.pth"))
     if resumed is not None and Path(resumed).resolve().parent == folder.resolve():
-        last = folder / "isg_mask_rcnn_final.pth"
-        if overwrite or not last.is_file() or _epoch(last) <= _epoch(Path(resumed)):
+        finals = [path for path in found if path.name.endswith("_final.pth")]
+        last = max(finals, key=_epoch, default=None)
+        if overwrite or last is None or _epoch(last) <= _epoch(Path(resumed)):
             return []
         raise InputFileExistsError(
             f"{folder} holds later checkpoints than {resumed}; go on with ckpt_path={last}, "
@@ -84,8 +87,8 @@ def check_resumed(path: str, module: lightning.LightningModule, max_epochs: int)
     """Whether a training can go on from a checkpoint.
 
     Raises:
-        InputError: the file is no checkpoint, holds weights alone or another network, or its
-            training is at its end.
+        InputError: the file is no checkpoint, holds weights alone or another network, is of another
+            method, or its training is at its end.
     """
     content = read_checkpoint(path)
     if not all(isinstance(content.get(key), kind) for key, kind in _STATE.items()):
@@ -93,6 +96,8 @@ def check_resumed(path: str, module: lightning.LightningModule, max_epochs: int)
             f"ckpt_path={path} cannot be resumed: it holds weights, but no state of a training of "
             f"isgseg-train; start a new one from its weights by model.weights={path}"
         )
+    own = method_of(migrate(content)["hyper_parameters"], path)
+    require_method(own, method_of(module.hparams, "model"), f"ckpt_path={path}")
     epochs = content["epoch"] + 1
     if epochs >= max_epochs:
         raise InputError(

@@ -17,7 +17,7 @@ class TrainingSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    optimizer: Literal["sgd", "muon"]
+    optimizer: Literal["sgd", "muon", "adamw"]
     lr: Annotated[float, Field(ge=0)]
     momentum: Share
     weight_decay: Annotated[float, Field(ge=0)]

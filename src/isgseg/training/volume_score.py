@@ -13,7 +13,7 @@ import numpy.typing as npt
 from lightning.pytorch.callbacks import Callback
 
 from isgseg.data.datamodule import Batch
-from isgseg.data.metadata import validation_pairs
+from isgseg.data.metadata import read_metadata, validation_pairs
 from isgseg.data.normalization import Normalizer
 from isgseg.errors import InputError, check
 from isgseg.evaluation.matching import match_instances
@@ -21,10 +21,11 @@ from isgseg.evaluation.thresholds import DEFAULT, Matches, best_point, point_at
 from isgseg.inference.appearance import as_learnt
 from isgseg.inference.predictor import Predictor
 from isgseg.inference.settings import SegmentationSettings
-from isgseg.io.pairing import load_pair
-from isgseg.io.volumes import Volume, read_labels
+from isgseg.instances.ground_truth import load_ground_truth
+from isgseg.instances.settings import InstanceSettings
+from isgseg.io.volumes import Volume
 from isgseg.models.settings import Thresholds, TrainingMetadata
-from isgseg.training.module import MaskRCNNModule
+from isgseg.training.base import GranuleModule
 
 log = logging.getLogger(__name__)
 
@@ -93,6 +94,7 @@ class VolumeScore(Callback):
             self.pairs = [(Path(volume), Path(labels))]
         self.slices, self.threshold = slices, threshold
         self.segmentation = check(SegmentationSettings, segmentation or {}, "segmentation")
+        self.instances: dict[Path, InstanceSettings] = {}
         self.parts: list[Part] = []
         self._granule: float | None = None
 
@@ -100,14 +102,20 @@ class VolumeScore(Callback):
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str
     ) -> None:
         """Reads the volumes; without one named, the dataset's."""
-        assert isinstance(pl_module, MaskRCNNModule)
+        assert isinstance(pl_module, GranuleModule)
         root = getattr(getattr(trainer, "datamodule", None), "root", None)
+        if root is not None:  # what was learnt from is what is scored against
+            sources = read_metadata(root).volumes
+            self.instances = {Path(source.labels).resolve(): source.instances for source in sources}
         if not self.pairs and root is not None and pl_module.hparams["operating_point"] is not None:
             self.pairs = self._choose(Path(root))
         if self.parts or not self.pairs:
             return
         each = None if self.slices is None else self.slices // len(self.pairs)
-        self.parts = [cut(pl_module, *pair, each) for pair in self.pairs]
+        self.parts = [
+            cut(pl_module, *pair, each, self.instances.get(pair[1].resolve()))
+            for pair in self.pairs
+        ]
         names = ", ".join(part.name for part in self.parts)
         log.info("val/f1_3d is of %s", names)
 
@@ -124,7 +132,10 @@ class VolumeScore(Callback):
         most = len(there) if self.slices is None else max(1, self.slices // LEAST)
         if len(there) <= most:
             return there
-        return sorted(there, key=lambda files: -count(files[1], self.slices))[:most]
+        counts = {
+            pair: count(*pair, self.slices, self.instances.get(pair[1].resolve())) for pair in there
+        }
+        return sorted(there, key=lambda pair: -counts[pair])[:most]
 
     def on_validation_batch_end(
         self,
@@ -139,7 +150,7 @@ class VolumeScore(Callback):
         last = batch_idx + 1 == trainer.num_val_batches[dataloader_idx]
         if not self.parts or trainer.sanity_checking or not last:
             return
-        assert isinstance(pl_module, MaskRCNNModule)
+        assert isinstance(pl_module, GranuleModule)
         criterion = pl_module.hparams["operating_point"]
         tuned = self.threshold is None and criterion is not None
         kept = None
@@ -178,13 +189,20 @@ class VolumeScore(Callback):
     ) -> None:
         """Adds the threshold to those that the module has found in the meantime."""
         if self._granule is not None:
-            assert isinstance(pl_module, MaskRCNNModule)
+            assert isinstance(pl_module, GranuleModule)
             pl_module.keep_object_threshold(self._granule)
 
 
-def cut(module: MaskRCNNModule, image: Path, labels: Path, slices: int | None) -> Part:
+def cut(
+    module: GranuleModule,
+    image: Path,
+    labels: Path,
+    slices: int | None,
+    instances: InstanceSettings | None = None,
+) -> Part:
     """The slices of a volume that hold most of its ground truth, grey as in the whole of it."""
-    volume, ground_truth = load_pair(image, labels)
+    read = load_ground_truth(image, labels, instances)
+    volume, ground_truth = read.volume, read.labels
     part = fullest(ground_truth.data, slices)
     normalization = as_learnt(metadata_of(module), volume.data, image.name)
     return Part(
@@ -196,15 +214,15 @@ def cut(module: MaskRCNNModule, image: Path, labels: Path, slices: int | None) -
     )
 
 
-def metadata_of(module: MaskRCNNModule) -> TrainingMetadata | None:
+def metadata_of(module: GranuleModule) -> TrainingMetadata | None:
     """What prediction must know of the training data; None for a plain state dict."""
     metadata = module.hparams["metadata"]
     return None if metadata is None else check(TrainingMetadata, metadata, "metadata")
 
 
-def count(labels: Path, slices: int | None) -> int:
+def count(image: Path, labels: Path, slices: int | None, instances: InstanceSettings | None) -> int:
     """How many instances the fullest slices of a volume hold."""
-    ground_truth = read_labels(labels).data
+    ground_truth = load_ground_truth(image, labels, instances).labels.data
     return int(np.count_nonzero(np.unique(ground_truth[fullest(ground_truth, slices)])))
 
 

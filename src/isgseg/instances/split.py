@@ -1,0 +1,232 @@
+"""Touching granules told apart in 3D, from a mask or from instances that hold several.
+
+Maxima of a smoothed distance map are the granules; a watershed gives each voxel to one of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage as ndi
+from skimage.morphology import local_maxima, reconstruction
+from skimage.segmentation import watershed
+
+from isgseg.instances.blobfit import MARGIN, fit_blobs
+from isgseg.instances.components import Bools, Floats, Ints, Labels
+from isgseg.instances.merging import merge_pieces
+from isgseg.instances.settings import SplitSettings
+from isgseg.io.volumes import label_dtype
+
+AROUND = np.ones((3, 3, 3), bool)
+FACES = ndi.generate_binary_structure(3, 1)
+Box = tuple[slice, ...]
+
+
+def split(
+    labels_or_mask: Labels,
+    inside: npt.NDArray[Any] | None = None,
+    *,
+    height: float = 0.005,
+    sigma: float = 0.5,
+    min_voxels: int = 8,
+    assign: Literal["watershed", "blobfit"] = "watershed",
+) -> Labels:
+    """Takes the granules of a mask, or of each instance, apart.
+
+    Each connected part is looked at by itself. Its map, smoothed, has a maximum in each granule,
+    with a fall of at least `height` between two of them (h-maxima: Soille 1999, Morphological
+    Image Analysis, 6.3.5); voxels follow the map uphill to theirs (watershed). Voxels are taken
+    for cubes.
+
+    Args:
+        labels_or_mask: (z, y, x) bool, or non-negative integers, 0 background. One value is a
+            mask; several are instances, each split by itself.
+        inside: (z, y, x) map with a maximum in each granule, such as a network's centre map, 0 to
+            1, or for `blobfit` the tomogram; None: the distance to the background, voxels.
+        height: see `SplitSettings`, as for the others.
+        sigma: see there.
+        min_voxels: see there.
+        assign: see there.
+
+    Returns:
+        (z, y, x) instances from 1, in order of their first voxel; uint16, or uint32 beyond 65,535
+        of them. No voxel is lost (of `blobfit`, specks are), and none is added.
+
+    Raises:
+        ValueError: a setting is out of range, or shapes differ.
+
+    Example:
+        >>> split(np.array([[[1, 1, 1, 0, 1, 1, 1]]])).tolist()
+        [[[1, 1, 1, 0, 2, 2, 2]]]
+    """
+    settings = SplitSettings(height=height, sigma=sigma, min_voxels=min_voxels, assign=assign)
+    given = np.asarray(labels_or_mask)
+    if given.ndim != 3 or (inside is not None and inside.shape != given.shape):
+        other = "" if inside is None else f", inside {inside.shape}"
+        raise ValueError(f"one (z, y, x) shape is needed, not {given.shape}{other}")
+    out = np.zeros(given.shape, np.uint32)
+    count = 0
+    blobfit = settings.assign == "blobfit"
+    for box, part in connected_parts(given, FACES if blobfit else AROUND):
+        margin = None if inside is None else _around(inside, box, _reach(settings.sigma))
+        pieces = _blobs(part, box, given, inside) if blobfit else _pieces(part, margin, settings)
+        window = out[box]
+        window[part] = np.where(pieces[part] > 0, pieces[part] + count, 0)
+        count += int(pieces.max())
+    return number_in_order(out)
+
+
+def components(labels_or_mask: Labels) -> Labels:
+    """Numbers the connected parts of a mask, or of each number; granules that touch stay one.
+
+    Args:
+        labels_or_mask: (z, y, x) bool, or non-negative integers, 0 background. Voxels that share
+            a face are connected.
+
+    Returns:
+        As `split`.
+    """
+    given = np.asarray(labels_or_mask)
+    out = np.zeros(given.shape, np.uint32)
+    for number, (box, part) in enumerate(connected_parts(given, FACES), start=1):
+        out[box][part] = number
+    return number_in_order(out)
+
+
+def connected_parts(labels: Labels, around: Bools = AROUND) -> Iterator[tuple[Box, Bools]]:
+    """The connected parts of each number: a tight box, and (z, y, x) which voxels of it.
+
+    Args:
+        labels: (z, y, x) bool, or non-negative integers. Of 0 and 1 alone, one pass over the
+            volume is enough.
+        around: (3, 3, 3) which neighbours of a voxel are connected with it.
+    """
+    highest = int(labels.max(initial=0))
+    if highest <= 1:
+        parts, _ = ndi.label(labels, around)
+        for number, box in enumerate(ndi.find_objects(parts), start=1):
+            yield box, parts[box] == number
+        return
+    for number, box in enumerate(ndi.find_objects(labels), start=1):
+        if box is None:
+            continue
+        parts, _ = ndi.label(labels[box] == number, around)
+        for index, inner in enumerate(ndi.find_objects(parts), start=1):
+            place = tuple(
+                slice(outer.start + side.start, outer.start + side.stop)
+                for outer, side in zip(box, inner, strict=True)
+            )
+            yield place, parts[inner] == index
+
+
+def number_in_order(labels: Labels) -> Labels:
+    """Numbers from 1 without holes, in the order of the first voxel (raster order) of each."""
+    flat = labels.ravel()
+    where = np.flatnonzero(flat)
+    numbers, first, inverse = np.unique(flat[where], return_index=True, return_inverse=True)
+    rank = np.empty(len(numbers), np.int64)
+    rank[np.argsort(first)] = np.arange(1, len(numbers) + 1)
+    out = np.zeros(labels.shape, label_dtype(len(numbers)))
+    out.ravel()[where] = rank[inverse]
+    return out
+
+
+def _pieces(part: Bools, inside: npt.NDArray[Any] | None, settings: SplitSettings) -> Ints:
+    """(z, y, x) one connected part in pieces from 1; what hangs on by a corner is another piece.
+
+    Args:
+        part: (z, y, x) in its tight box.
+        inside: the map in that box and `_reach` voxels around it.
+        settings: how to split.
+    """
+    bodies, count = ndi.label(part, FACES)
+    pieces = np.zeros(part.shape, np.int64)
+    for number in range(1, count + 1):
+        body = bodies == number
+        pieces[body] = _basins(body, inside, settings)[body] + pieces.max()
+    return join_small(pieces, settings.min_voxels)
+
+
+def _basins(body: Bools, inside: npt.NDArray[Any] | None, settings: SplitSettings) -> Ints:
+    """(z, y, x) a body that faces hold together, in pieces from 1; see `_pieces`."""
+    padded = np.pad(body, 1)
+    if body.sum() < 2 * settings.min_voxels:
+        return body.astype(np.int64)
+    height_map = _smoothed(body, inside, settings.sigma) * padded
+    seeds = find_seeds(height_map, settings.height)
+    if seeds.max() < 2:
+        return body.astype(np.int64)
+    pieces = watershed(-height_map, seeds, mask=padded, connectivity=FACES)
+    return merge_pieces(pieces.astype(np.int64), height_map)[1:-1, 1:-1, 1:-1]
+
+
+def _blobs(part: Bools, box: Box, given: Labels, inside: npt.NDArray[Any] | None) -> Ints:
+    """(z, y, x) one connected part in pieces from 1, as published; see `fit_blobs`."""
+    sides = list(zip(box, given.shape, strict=True))
+    wide = tuple(slice(max(s.start - MARGIN, 0), min(s.stop + MARGIN, n)) for s, n in sides)
+    inner = tuple(
+        slice(side.start - outer.start, side.stop - outer.start)
+        for side, outer in zip(box, wide, strict=True)
+    )
+    mask = np.zeros([side.stop - side.start for side in wide], bool)
+    mask[inner] = part
+    bright = ndi.distance_transform_edt(mask) if inside is None else inside[wide]
+    return fit_blobs(mask, bright)[inner]
+
+
+def find_seeds(height_map: Floats, height: float) -> Ints:
+    """(z, y, x) the maxima that rise by `height` above the way to any higher one, from 1.
+
+    A plateau is one maximum, and so are two that are equally high with too shallow a way between.
+    """
+    low = reconstruction(np.maximum(height_map - height, 0), height_map, footprint=AROUND)
+    maxima = local_maxima(low, footprint=AROUND) & (low > 0)
+    return np.asarray(ndi.label(maxima, AROUND)[0], np.int64)
+
+
+def join_small(pieces: Ints, min_voxels: int) -> Ints:
+    """Gives pieces below `min_voxels`, the smallest first, to the one they touch most."""
+    while True:
+        sizes = np.bincount(pieces.ravel())
+        sizes[0] = min_voxels
+        small = np.flatnonzero((sizes > 0) & (sizes < min_voxels))
+        joined = False
+        for number in small[np.argsort(sizes[small], kind="stable")]:
+            around = ndi.binary_dilation(pieces == number, AROUND) & (pieces != number)
+            border = np.bincount(pieces[around], minlength=2)
+            border[0] = 0
+            if border.any():
+                pieces[pieces == number] = int(border.argmax())
+                joined = True
+                break
+        if not joined:
+            return pieces
+
+
+def _smoothed(part: Bools, inside: npt.NDArray[Any] | None, sigma: float) -> Floats:
+    """(z + 2, y + 2, x + 2) the map of a part, smoothed, in its box padded by 1."""
+    reach = _reach(sigma)
+    if inside is None:
+        distance = ndi.distance_transform_edt(np.pad(part, reach))
+    else:
+        distance = np.asarray(inside, np.float64)
+    smooth = ndi.gaussian_filter(distance, sigma, mode="nearest", truncate=4)
+    return np.asarray(smooth[(slice(reach - 1, 1 - reach or None),) * 3], np.float64)
+
+
+def _reach(sigma: float) -> int:
+    """Voxels around a box that the smoothing needs, at least 1."""
+    return max(1, int(4 * sigma + 0.5)) + 1
+
+
+def _around(volume: npt.NDArray[Any], box: Box, margin: int) -> npt.NDArray[Any]:
+    """A box of a volume and what is around it; beyond the volume's edge its outermost voxels."""
+    inner = tuple(slice(max(side.start - margin, 0), side.stop + margin) for side in box)
+    missing = [
+        (max(margin - side.start, 0), max(side.stop + margin - length, 0))
+        for side, length in zip(box, volume.shape, strict=True)
+    ]
+    return np.pad(volume[inner], missing, mode="edge")
