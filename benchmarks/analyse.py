@@ -98,7 +98,7 @@ def simulate(shape: tuple[int, int, int], seed: int, rods: int) -> Cell:
     mitochondria = np.zeros(shape, bool)
     places = np.argwhere((cell & ~nucleus)[::4, ::4, ::4]) * 4
     for _ in range(rods):
-        start, step = rng.choice(places), rng.standard_normal(3)
+        start, step = draw(rng, places), rng.standard_normal(3)
         step /= np.linalg.norm(step)
         for k in range(int(rng.uniform(10, 40))):  # a tube of balls
             add_ball(mitochondria, start + k * step, rng.uniform(4, 6))
@@ -122,6 +122,11 @@ def ellipsoid(shape: tuple[int, ...], centre: Floats, axes: Floats) -> Mask:
     return np.asarray(squares[0] + squares[1] + squares[2] <= 1)
 
 
+def draw(rng: np.random.Generator, places: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
+    """(3,) one of the places; `rng.choice` copies them all."""
+    return np.asarray(places[rng.integers(len(places))])
+
+
 def radius_of(rng: np.random.Generator) -> float:
     """Voxels: diameters of 160 to 420 nm, the small ones more often."""
     return float((160 + 260 * rng.uniform() ** 2) / NM[0] / 2)
@@ -132,7 +137,7 @@ def scatter(cell: Cell, count: int) -> None:
     places = np.argwhere(cell.free)
     while len(cell.radii) < count:
         radius = radius_of(cell.rng)  # kept until it fits: large ones are not left out
-        while not cell.put(cell.rng.choice(places) + cell.rng.uniform(-0.5, 0.5, 3), radius):
+        while not cell.put(draw(cell.rng, places) + cell.rng.uniform(-0.5, 0.5, 3), radius):
             pass
 
 
@@ -144,7 +149,7 @@ def dock(cell: Cell, count: int = 30) -> None:
         radius = radius_of(cell.rng)
         places = np.argwhere(cell.free & (away > radius + 0.7) & (away < radius + 1.7))
         for _ in range(200):
-            if cell.put(cell.rng.choice(places).astype(float), radius):
+            if cell.put(draw(cell.rng, places).astype(float), radius):
                 placed += 1
                 break
 
@@ -153,7 +158,7 @@ def cluster(cell: Cell, groups: int = 9, size: int = 5) -> None:
     """Balls about common centres, 8 voxels (250 nm) from them along each axis; others at random."""
     places = np.argwhere(cell.free)
     for _ in range(groups):
-        heart = cell.rng.choice(places)
+        heart = draw(cell.rng, places)
         for _ in range(size):
             for _ in range(200):
                 if cell.put(heart + cell.rng.normal(0, 8, 3), radius_of(cell.rng)):
