@@ -267,10 +267,11 @@ def cost(result: Result) -> None:
 
 def run(folder: Path, name: str, overrides: list[str]) -> tuple[float, float, float]:
     """Seconds, processor seconds and peak memory (MB) of the command in a process of its own."""
+    # VmHWM, not ru_maxrss, which a process inherits from the one that starts it.
     code = (
-        "import resource, sys, runpy\n"
+        "import runpy\n"
         "try:\n    runpy.run_module('isgseg.analyse', run_name='__main__')\n"
-        "finally:\n    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+        "finally:\n    print(open('/proc/self/status').read().split('VmHWM:')[1].split()[0])"
     )
     command = [
         *(sys.executable, "-c", code),
