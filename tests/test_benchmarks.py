@@ -73,9 +73,9 @@ def test_the_page_and_the_card_are_the_report_of_the_results() -> None:
     assert card == report.with_section(card, report.card_section(results)), advice
 
 
-def test_the_page_has_at_most_120_lines_and_the_command_of_every_run() -> None:
+def test_the_page_has_at_most_180_lines_and_the_command_of_every_run() -> None:
     page = (BENCHMARKS / "README.md").read_text()
-    assert len(page.splitlines()) <= 120
+    assert len(page.splitlines()) <= 180
     for path in RESULTS:
         assert json.loads(path.read_text())["command"] in page
 
