@@ -314,7 +314,7 @@ def test_a_granule_outside_of_the_cell_counts_in_no_number_of_it(
     tmp_path: Path, cell: list[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     labels = read_labels(tmp_path / "cell_labels.tif").data
-    labels[0:3, 0:3, 0:3] = 900  # numbers have gaps
+    labels[1:4, 1:4, 1:4] = 900  # numbers have gaps
     write_volume(tmp_path / "cell_labels.tif", labels, None)
     paths = analyse(config(*cell))
     table = pd.read_csv(paths["table"], index_col="label")
@@ -324,7 +324,9 @@ def test_a_granule_outside_of_the_cell_counts_in_no_number_of_it(
     assert table.loc[900, columns].isna().all()
     assert table.loc[[1, 2], columns].notna().all(axis=None)
     assert "1 of 3 granules have their centre outside of every cell" in caplog.text
-    assert summary_of(paths)["measures"]["count"]["value"] == 2
+    measures = summary_of(paths)["measures"]
+    assert measures["count"]["value"] == 2
+    assert "of 1 granules that do not touch" in measures["median_contrast"]["about"]
 
 
 @pytest.mark.parametrize("count", [0, 1])

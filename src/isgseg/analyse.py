@@ -117,7 +117,8 @@ def measure(
     chance = ChanceSettings(**settings["chance"])
     columns, numbers = measure_granules(labels.data, table, structures, size, relations, chance)
     table = table.join(columns, on="label")
-    numbers.measures.update(average_measures(table))
+    own = table if structures.number is None else table[table["cell"] == structures.number]
+    numbers.measures.update(average_measures(own))
     return table, numbers
 
 
