@@ -191,15 +191,20 @@ def coco_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-@pytest.fixture
-def config(tmp_path: Path) -> Compose:
-    """`config("train", "model.lr=1")`: a command's config as the command line makes it."""
+def composing(folder: Path) -> Compose:
+    """`composing(folder)("train", "model.lr=1")`: a command's config, its results in a folder."""
 
     def build(name: str, *overrides: str) -> DictConfig:
         with initialize_config_dir(CONFIG_DIR, version_base="1.3"):
-            return compose(name, [f"paths.output_dir={tmp_path / name}", *overrides])
+            return compose(name, [f"paths.output_dir={folder / name}", *overrides])
 
     return build
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Compose:
+    """`config("train", "model.lr=1")`: a command's config as the command line makes it."""
+    return composing(tmp_path)
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
-from conftest import Compose
+from conftest import Compose, composing
 from granule_volumes import balls_dataset, touching_balls
 from lightning import Callback, Trainer
 
@@ -51,24 +51,11 @@ RUN = [
 FINAL = "isg_unet_final.pth"
 
 
-def composed(folder: Path) -> Compose:
-    """The fixture `config` for a folder of one's own."""
-    from hydra import compose, initialize_config_dir
-
-    from isgseg.config import CONFIG_DIR
-
-    def build(name: str, *overrides: str) -> Any:
-        with initialize_config_dir(CONFIG_DIR, version_base="1.3"):
-            return compose(name, [f"paths.output_dir={folder / name}", *overrides])
-
-    return build
-
-
 @pytest.fixture(scope="module")
 def balls(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A dataset of four training patches with centre maps."""
     folder = tmp_path_factory.mktemp("balls")
-    return balls_dataset(composed(folder), folder, "patches.slice_step=4")
+    return balls_dataset(composing(folder), folder, "patches.slice_step=4")
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +63,7 @@ def unet(balls: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The checkpoints of a U-Net that has seen the four patches 60 times."""
     folder = tmp_path_factory.mktemp("unet")
     train(
-        composed(folder)(
+        composing(folder)(
             "train",
             *RUN,
             f"data.root={balls}",
@@ -147,15 +134,15 @@ def test_prepare_keeps_the_centre_map_of_each_patch(balls: Path) -> None:
 
 
 def test_a_dataset_with_centre_maps_is_replaced_only_where_all_is_its_own(tmp_path: Path) -> None:
-    root = balls_dataset(composed(tmp_path), tmp_path, "patches.slice_step=8")
+    root = balls_dataset(composing(tmp_path), tmp_path, "patches.slice_step=8")
     (root / "train" / "centre" / "notes.txt").write_text("mine")
     with pytest.raises(InputError, match="was not written by isgseg-prepare"):
-        balls_dataset(composed(tmp_path), tmp_path, "overwrite=true")
+        balls_dataset(composing(tmp_path), tmp_path, "overwrite=true")
     (root / "train" / "centre" / "notes.txt").unlink()
-    balls_dataset(composed(tmp_path), tmp_path, "overwrite=true", "patches.centre_map=false")
+    balls_dataset(composing(tmp_path), tmp_path, "overwrite=true", "patches.centre_map=false")
     assert not (root / "train" / "centre").exists()
     with pytest.raises(InputError, match=r"isgseg-prepare patches\.centre_map=true"):
-        train(composed(tmp_path)("train", *RUN, f"data.root={root}"))
+        train(composing(tmp_path)("train", *RUN, f"data.root={root}"))
 
 
 def test_a_centre_map_that_is_missing_or_of_another_size_is_named(
@@ -165,10 +152,10 @@ def test_a_centre_map_that_is_missing_or_of_another_size_is_named(
     file = sorted((root / "train" / "centre").iterdir())[1]
     file.unlink()
     with pytest.raises(InputError, match=f"{file.name} is missing"):
-        train(composed(tmp_path)("train", *RUN, f"data.root={root}"))
+        train(composing(tmp_path)("train", *RUN, f"data.root={root}"))
     save_centre_map(file, np.zeros((10, 10), np.uint8))
     with pytest.raises(InputError, match=rf"{file.name}.* 10 x 10 pixels"):
-        train(composed(tmp_path)("train", *RUN, f"data.root={root}"))
+        train(composing(tmp_path)("train", *RUN, f"data.root={root}"))
 
 
 @pytest.mark.parametrize(
@@ -241,13 +228,13 @@ def test_a_resumed_run_ends_where_an_uninterrupted_one_ends(balls: Path, tmp_pat
         "data.augment.noise=0.1",
         "~callbacks.volume_score",
     ]
-    train(composed(tmp_path / "whole")("train", *common))
+    train(composing(tmp_path / "whole")("train", *common))
     kill = f"+callbacks.kill._target_={__name__}.Killed"
     with pytest.raises(RuntimeError, match="killed"):
-        train(composed(tmp_path / "part")("train", *common, kill))
+        train(composing(tmp_path / "part")("train", *common, kill))
     checkpoint = tmp_path / "part" / "train" / "checkpoints" / FINAL
     assert read_checkpoint(checkpoint)["epoch"] == 1
-    train(composed(tmp_path / "rest")("train", *common, f"ckpt_path={checkpoint}"))
+    train(composing(tmp_path / "rest")("train", *common, f"ckpt_path={checkpoint}"))
     whole, rest = (
         read_checkpoint(tmp_path / name / "train" / "checkpoints" / FINAL)["state_dict"]
         for name in ("whole", "rest")
@@ -431,7 +418,7 @@ def test_predict_tune_evaluate_and_export_take_a_unet(
     from isgseg.predict import predict
     from isgseg.tune import tune
 
-    config = composed(tmp_path)
+    config = composing(tmp_path)
     data = [f"data.root={balls}", "data.num_workers=0", "progress=false", "device=cpu"]
     tuned = tune(config("tune", f"ckpt_path={unet / FINAL}", *data))
     assert read_checkpoint(tuned)["hyper_parameters"]["method"] == "unet"
@@ -487,7 +474,7 @@ def test_a_checkpoint_of_the_other_method_is_refused(
     ):
         with pytest.raises(InputError, match=said):
             isgseg.create_segmenter("sxt", task, device="cpu").load_model(path)
-    config = composed(tmp_path)
+    config = composing(tmp_path)
     for overrides, said in (
         ([*RUN, f"ckpt_path={mask_rcnn}"], "ckpt_path=.* is a Mask R-CNN, not a U-Net"),
         ([*RUN, f"model.weights={mask_rcnn}"], "is a Mask R-CNN, not a U-Net.*model=resnet50"),
@@ -516,7 +503,7 @@ def test_the_doctor_says_what_it_cannot_do_for_a_unet(balls: Path, tmp_path: Pat
     from isgseg.doctor import doctor
 
     with pytest.raises(InputError, match="leave model= out"):
-        doctor(composed(tmp_path)("doctor", f"data.root={balls}", "model=unet"))
+        doctor(composing(tmp_path)("doctor", f"data.root={balls}", "model=unet"))
 
 
 def test_a_method_that_nobody_knows_is_named(unet: Path, tmp_path: Path) -> None:

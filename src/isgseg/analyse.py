@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -78,9 +77,8 @@ def analyse(cfg: DictConfig) -> dict[str, Path]:
         write_parquet(results["parquet"], table)
     if "meshes" in results:
         write_meshes(results["meshes"], labels.data, size)
-    write_summary(results["summary"], facts(cfg, settings, size), numbers)
+    content = write_summary(results["summary"], facts(cfg, settings, size), numbers)
     if "report" in results:
-        content = json.loads(results["summary"].read_text(encoding="utf-8"))
         write_report(results["report"], table, content, volume.data, labels.data, structures)
     for message in numbers.warnings:
         log.warning("%s", message)

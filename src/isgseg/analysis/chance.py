@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy.spatial import cKDTree
 
-from isgseg.analysis.distances import MEMBRANE, gaps
-from isgseg.analysis.radial import positions
+from isgseg.analysis.distances import gaps
+from isgseg.analysis.radial import positions_among
 from isgseg.analysis.surfaces import Floats, Mask, Surface, side_of
 from isgseg.io.formats import VoxelSize
 
@@ -69,9 +69,7 @@ def make_pool(
     side, room = side_of(voxel_size), np.full(count, np.inf)
     for each in away.values():  # the gap of a ball of no radius is the room for one
         room = np.minimum(room, gaps(each.distance, np.zeros(count), side))
-    position, slope = np.full(count, np.nan), np.full(count, np.nan)
-    if "nucleus" in away and MEMBRANE in away:
-        position, slope = positions(away["nucleus"], away[MEMBRANE], side)
+    position, slope = positions_among(away, count, side)
     order = np.argsort(-room, kind="stable")
     return Pool(
         points[order],

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-from isgseg.analysis.distances import MEMBRANE, contact_columns, gaps, known
+from isgseg.analysis.distances import contact_columns, gaps, known
 from isgseg.analysis.neighbours import clusters, nearest_neighbours
-from isgseg.analysis.radial import positions
+from isgseg.analysis.radial import positions_among
 from isgseg.analysis.relations import Balls
 from isgseg.analysis.settings import RelationSettings
 from isgseg.analysis.structures import Mask, Structures
@@ -33,9 +33,7 @@ def granule_balls(table: pd.DataFrame, surfaces: Mapping[str, Surface], size: Vo
     radii = table["equivalent_diameter_px"].to_numpy(float) * side / 2
     away = {name: surface.away(centres) for name, surface in surfaces.items()}
     between = {name: gaps(each.distance, radii, side) for name, each in away.items()}
-    position, slope = np.full(len(table), np.nan), np.full(len(table), np.nan)
-    if "nucleus" in surfaces and MEMBRANE in surfaces:
-        position, slope = positions(away["nucleus"], away[MEMBRANE], side)
+    position, slope = positions_among(away, len(table), side)
     return Balls(centres, radii, between, position, slope)
 
 

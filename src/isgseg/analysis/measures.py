@@ -127,24 +127,29 @@ def chance_of_curve(placed: npt.ArrayLike) -> Chance | None:
     return Chance(values.mean(axis=0), low, high)
 
 
-def write_summary(path: Path, facts: Mapping[str, Any], numbers: CellNumbers) -> Path:
+def write_summary(path: Path, facts: Mapping[str, Any], numbers: CellNumbers) -> dict[str, Any]:
     """Writes JSON, whole or not at all; what is not known is null. Its folder is created.
 
     Args:
         path: of the file.
         facts: plain values that stand before the numbers.
         numbers: of the cell.
+
+    Returns:
+        What the file holds.
     """
-    content = {
-        **facts,
-        "warnings": list(numbers.warnings),
-        "measures": {name: asdict(measure) for name, measure in numbers.measures.items()},
-        "curves": {name: asdict(curve) for name, curve in numbers.curves.items()},
-    }
+    content: dict[str, Any] = plain(
+        {
+            **facts,
+            "warnings": list(numbers.warnings),
+            "measures": {name: asdict(measure) for name, measure in numbers.measures.items()},
+            "curves": {name: asdict(curve) for name, curve in numbers.curves.items()},
+        }
+    )
     with replacing(path) as scratch:
-        text = json.dumps(plain(content), indent=2, ensure_ascii=False, allow_nan=False)
+        text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
         scratch.write_text(text + "\n", encoding="utf-8")
-    return path
+    return content
 
 
 def plain(value: Any) -> Any:

@@ -2,9 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
+from isgseg.analysis.distances import MEMBRANE
 from isgseg.analysis.surfaces import BEHIND_SURFACE, Away, Floats
+
+
+def positions_among(away: Mapping[str, Away], count: int, side: float) -> tuple[Floats, Floats]:
+    """The `positions` of points, all NaN where there is no nucleus or no membrane.
+
+    Args:
+        away: by structure, how far from it the points are.
+        count: of the points.
+        side: of a voxel, nm.
+    """
+    if "nucleus" in away and MEMBRANE in away:
+        return positions(away["nucleus"], away[MEMBRANE], side)
+    return np.full(count, np.nan), np.full(count, np.nan)
 
 
 def positions(nucleus: Away, membrane: Away, side: float) -> tuple[Floats, Floats]:

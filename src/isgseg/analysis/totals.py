@@ -27,9 +27,9 @@ def totals(
     found = {
         "count": (len(table), "", "Granules in the cell; without its mask, in the volume."),
         **_densities(table, structures, voxel_size),
-        "mean_volume": (_mean(table["volume_um3"]), "um3", "Mean volume of granules."),
+        "mean_volume": (table["volume_um3"].mean(), "um3", "Mean volume of granules."),
         "mean_diameter": (
-            _mean(table["equivalent_diameter_nm"]),
+            table["equivalent_diameter_nm"].mean(),
             "nm",
             "Mean diameter of balls of equal volume.",
         ),
@@ -39,12 +39,12 @@ def totals(
             "Median diameter of balls of equal volume.",
         ),
         "mean_intensity": (
-            _mean(table["mean_intensity"]),
+            table["mean_intensity"].mean(),
             "",
             "Mean of the granules' mean values in the file.",
         ),
         "touching_share": (
-            _mean(columns["touching"] > 0),
+            (columns["touching"] > 0).mean(),
             "",
             "Share of granules that touch another one.",
         ),
@@ -54,7 +54,7 @@ def totals(
         counted = columns[column].sum(min_count=1)
         found[f"contacts_{name}"] = counted, "", f"Granules whose voxels touch {name}."
         found[f"contact_share_{name}"] = (
-            _mean(columns[column]),
+            columns[column].mean(),
             "",
             f"Share of granules whose voxels touch {name}.",
         )
@@ -153,7 +153,3 @@ def warnings_of(
 
 def _over(value: float, whole: float) -> float:
     return value / whole if whole > 0 else float("nan")
-
-
-def _mean(values: pd.Series) -> float:
-    return float(values.mean()) if len(values) else float("nan")
