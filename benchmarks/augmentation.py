@@ -42,7 +42,7 @@ def main() -> None:
         folder = args.folder or Path(name)
         data = args.data or make_dataset(folder)
         rows = {
-            name: train(args, data, keys, seed, folder / name.replace(" ", "_"))
+            name: train(args, data, keys, seed, folder / name.replace(",", "").replace(" ", "_"))
             for name, keys, seed in variants()
         }
     for name, row in rows.items():
