@@ -12,7 +12,13 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, OmegaConf
 
 from isgseg.batch.launch import Batch
-from isgseg.batch.records import collected_warnings, note_failure, record_path, recorded
+from isgseg.batch.records import (
+    collected_warnings,
+    note_failure,
+    one_line,
+    record_path,
+    recorded,
+)
 from isgseg.batch.work import Item, Row, Work
 from isgseg.command import command
 from isgseg.config import plain
@@ -131,9 +137,7 @@ def plan(cfg: DictConfig) -> Work[Labelling]:
     return work
 
 
-def predict_file(
-    predictor: Predictor, item: Labelling, warnings: Sequence[str] = ()
-) -> Manifest:
+def predict_file(predictor: Predictor, item: Labelling, warnings: Sequence[str] = ()) -> Manifest:
     """Labels one file and writes labels, table and manifest.
 
     Args:
@@ -222,8 +226,7 @@ def reason(error: BaseException) -> str:
         if torch.cuda.is_available():
             torch.cuda.empty_cache()  # for the next volume
         return "not enough memory; cut the volume, or use a machine with more (device=cpu)"
-    text = " ".join(str(error).split()) or "no message"
-    return text if isinstance(error, InputError) else f"{type(error).__name__}: {text}"
+    return one_line(error)
 
 
 @command("predict", arguments_of=replayed, batch=Batch("volumes", plan))

@@ -106,6 +106,22 @@ def reason_of(record: dict[str, Any]) -> str:
     return f"begun at {record.get('time')} on {record.get('host')}, and not ended"
 
 
+def renew(path: Path) -> None:
+    """Makes a record that of a volume that is begun once more, if it is one of isgseg."""
+    record = read_record(path)
+    if record is not None:
+        kept = {key: record.get(key) for key in ("command", "volume")}
+        _write(path, {**kept, "status": "begun"})
+
+
+def one_line(error: BaseException) -> str:
+    """Why a volume failed, in one line."""
+    if isinstance(error, MemoryError):
+        return "not enough memory; cut the volume, or use a machine with more"
+    text = " ".join(str(error).split()) or "no message"
+    return text if isinstance(error, InputError) else f"{type(error).__name__}: {text}"
+
+
 def forget(path: Path) -> None:
     """Removes a record, if it is one of isgseg."""
     if read_record(path) is not None:
