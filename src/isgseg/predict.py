@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from isgseg.batch.records import collected_warnings
 from isgseg.command import command
 from isgseg.config import plain
-from isgseg.errors import InputError
+from isgseg.errors import InputError, one_of
 
 if TYPE_CHECKING:  # torch takes seconds to import, and --help should not wait for it
     from isgseg.inference.manifest import Manifest
@@ -44,8 +44,7 @@ def predict(cfg: DictConfig) -> list[Path]:
     from isgseg.io.paths import sha256, user_path
     from isgseg.models.locate import find_model
 
-    if cfg.format not in ("tif", "mrc"):
-        raise InputError(f"format={cfg.format} must be tif or mrc")
+    check_format(cfg.format)
     volumes = find_images(cfg.volumes)
     planned = plan_outputs(volumes, Path(cfg.output_dir), cfg.format)
     told = None if cfg.manifest is None else read_manifest(user_path(cfg.manifest))
@@ -89,6 +88,21 @@ def predict(cfg: DictConfig) -> list[Path]:
     return [outputs.labels for outputs in planned]
 
 
+def check_format(name: str) -> None:
+    """Refuses a format that is none, or whose package is not installed.
+
+    Raises:
+        InputError: the message says which there are, or what to install.
+    """
+    from isgseg.io.ome_zarr import zarr_library
+
+    known = ("tif", "mrc", "zarr", "zarr-0.4")
+    if name not in known:
+        raise InputError(f"format={name} must be {one_of(known)}")
+    if name.startswith("zarr"):
+        zarr_library()
+
+
 def predict_file(
     predictor: Predictor, path: Path, outputs: Outputs, manifest: Manifest
 ) -> Manifest:
@@ -110,12 +124,12 @@ def predict_file(
     from isgseg.hardware import device_name, pick_device
     from isgseg.io.folders import locked
     from isgseg.io.formats import parse_voxel_size
-    from isgseg.io.volumes import Volume, read_volume
+    from isgseg.io.volumes import Volume, open_volume
 
     start = time.perf_counter()
     lock = f".{outputs.labels.name}.lock"
     with collected_warnings() as warnings, locked(outputs.labels.parent, lock):
-        volume = read_volume(path)
+        volume = open_volume(path)
         asked = parse_voxel_size(manifest.config["voxel_size"])
         volume = Volume(volume.data, asked or volume.voxel_size)
         size = volume.voxel_size

@@ -5,21 +5,23 @@ from __future__ import annotations
 import importlib.util
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from isgseg.errors import InputError
+from isgseg.instances.runs import RunLabels
 from isgseg.io.atomic import replacing
 from isgseg.io.formats import Array
 
 log = logging.getLogger(__name__)
+_SLAB = 2**24  # voxels
 
 
 def granule_table(
-    labels: Array,
+    labels: Array | RunLabels,
     volume: Array | None = None,
     voxel_size: Sequence[float] | None = None,
     *,
@@ -27,6 +29,9 @@ def granule_table(
     supporting_slices: Array | None = None,
 ) -> pd.DataFrame:
     """One row a granule, ordered by label; time and memory grow with the labelled voxels.
+
+    Of labels as runs, slabs of the volume are in memory, and the voxels of granules that reach
+    beyond them.
 
     The columns are always the same; what cannot be known is NaN (an empty field of the CSV).
 
@@ -52,17 +57,50 @@ def granule_table(
         raise ValueError(f"labels are {labels.shape} but the volume is {volume.shape} (z, y, x)")
     if voxel_size is None:
         log.warning("no voxel size: the columns in nm stay empty")
-    where = np.nonzero(labels)
-    intensity = np.full(1, np.nan, np.float32) if volume is None else volume[where]
-    voxels = pd.DataFrame(
-        {"label": labels[where]}
-        | {axis: index.astype(np.int32) for axis, index in zip("zyx", where, strict=True)}
-        | {"intensity": np.broadcast_to(intensity, where[0].shape)}
-    )
+    nm = np.array(voxel_size if voxel_size is not None else [np.nan] * 3, dtype=float)
+    parts = [_rows(voxels, labels.shape, nm) for voxels in _finished(labels, volume)]
+    table = pd.concat([part for part in parts if len(part)] or parts[:1]).sort_index()
+    table["score"] = _given(score, table.index)
+    table["supporting_slices"] = _given(supporting_slices, table.index)
+    return table.reset_index()
+
+
+def _finished(labels: Array | RunLabels, volume: Array | None) -> Iterator[pd.DataFrame]:
+    """The voxels of granules, slab by slab, each granule with the slab where it ends.
+
+    Of an array there is one slab. The voxels of a granule are in raster order, whatever the slabs.
+    """
+    depth, slab = labels.shape[0], labels.shape[0]
+    last = np.zeros(0, np.int64)
+    if isinstance(labels, RunLabels):
+        slab, last = max(1, _SLAB // math.prod(labels.shape[1:])), labels.last_slices()
+    left: list[pd.DataFrame] = []
+    for start in range(0, max(depth, 1), max(slab, 1)):
+        part = labels[start : start + slab]
+        where = np.nonzero(part)
+        grey = np.full(1, np.nan, np.float32)
+        if volume is not None:
+            grey = volume[start : start + slab][where]
+        voxels = pd.DataFrame(
+            {"label": part[where]}
+            | {"z": (where[0] + start).astype(np.int32)}
+            | {axis: where[i].astype(np.int32) for i, axis in ((1, "y"), (2, "x"))}
+            | {"intensity": np.broadcast_to(grey, where[0].shape)}
+        )
+        voxels = pd.concat([*left, voxels]) if left else voxels
+        left = []
+        if start + slab < depth:
+            ended = last[voxels["label"].to_numpy()] < start + slab
+            left = [voxels[~ended]]
+            voxels = voxels[ended]
+        yield voxels
+
+
+def _rows(voxels: pd.DataFrame, shape: tuple[int, ...], nm: Array) -> pd.DataFrame:
+    """The rows of granules, by label, from all of their voxels."""
     groups = voxels.groupby("label")
     low, high = groups[["z", "y", "x"]].min(), groups[["z", "y", "x"]].max() + 1
     centroid = groups[["z", "y", "x"]].mean()
-    nm = np.array(voxel_size if voxel_size is not None else [np.nan] * 3, dtype=float)
     count = groups.size()
     table = pd.DataFrame(index=count.index)
     table[[f"centroid_{axis}" for axis in "zyx"]] = centroid
@@ -76,10 +114,8 @@ def granule_table(
     table[["z1", "y1", "x1"]] = high
     table["slices"] = high["z"] - low["z"]
     table["mean_intensity"] = groups["intensity"].mean()
-    table["touches_border"] = (low == 0).any(axis=1) | (high == list(labels.shape)).any(axis=1)
-    table["score"] = _given(score, count.index)
-    table["supporting_slices"] = _given(supporting_slices, count.index)
-    return table.reset_index()
+    table["touches_border"] = (low == 0).any(axis=1) | (high == list(shape)).any(axis=1)
+    return table
 
 
 def _given(values: Array | None, labels: pd.Index[int]) -> Array:

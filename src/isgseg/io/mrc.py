@@ -78,8 +78,13 @@ def write_mrc(path: Path, data: Array, voxel_size: Sequence[float] | None) -> No
     with mrcfile.new(path, compression=compression, overwrite=True) as mrc:
         mrc.set_data(data)
         if voxel_size is not None:
-            z, y, x = voxel_size
-            mrc.voxel_size = (x * 10, y * 10, z * 10)
+            mrc.voxel_size = size_in_angstrom(voxel_size)
+
+
+def size_in_angstrom(voxel_size: Sequence[float]) -> tuple[float, float, float]:
+    """(x, y, z) of a voxel size in nm, (z, y, x)."""
+    z, y, x = voxel_size
+    return x * 10, y * 10, z * 10
 
 
 @contextlib.contextmanager

@@ -87,20 +87,36 @@ def _plain_voxels(path: Path, tif: tifffile.TiffFile, series: tifffile.TiffPageS
 
 def write_tiff(path: Path, data: Array, voxel_size: Sequence[float] | None) -> None:
     """Write an ImageJ hyperstack; OME-TIFF if named .ome.tif or if ImageJ cannot hold it."""
+    data = storable(data, TIFF_INTEGERS)
+    tifffile.imwrite(path, data, **tiff_options(path, data.shape, data.dtype, voxel_size))
+
+
+def tiff_options(
+    path: Path,
+    shape: Sequence[int],
+    dtype: np.dtype[Any],
+    voxel_size: Sequence[float] | None,
+) -> dict[str, Any]:
+    """What `tifffile.imwrite` is to be told of a volume.
+
+    Args:
+        path: of the file; .ome in its name makes an OME-TIFF.
+        shape: (z, y, x).
+        dtype: of the voxels.
+        voxel_size: nm, (z, y, x), or None.
+    """
     # um: the one unit that Fiji, Bio-Formats and napari all know.
     um = None if voxel_size is None else [size / 1000 for size in voxel_size]
-    data = storable(data, TIFF_INTEGERS)
     metadata: dict[str, Any] = {"axes": "ZYX"}
-    imagej = data.dtype.name in IMAGEJ_DTYPES and data.nbytes < IMAGEJ_MAX_BYTES
-    if imagej and ".ome" not in path.suffixes:
+    held = math.prod(shape) * dtype.itemsize < IMAGEJ_MAX_BYTES
+    if dtype.name in IMAGEJ_DTYPES and held and ".ome" not in path.suffixes:
         # Uncompressed: ImageJ reads a stack as one block.
         resolution = None if um is None else (1 / um[2], 1 / um[1])
         metadata |= {} if um is None else {"unit": "um", "spacing": um[0]}
-        tifffile.imwrite(path, data, imagej=True, metadata=metadata, resolution=resolution)
-        return
+        return {"imagej": True, "metadata": metadata, "resolution": resolution}
     for axis, size in zip("ZYX", um or (), strict=False):
         metadata |= {f"PhysicalSize{axis}": size, f"PhysicalSize{axis}Unit": "µm"}
-    tifffile.imwrite(path, data, ome=True, metadata=metadata, compression="zlib")
+    return {"ome": True, "metadata": metadata, "compression": "zlib"}
 
 
 def _check_pages(path: Path) -> None:

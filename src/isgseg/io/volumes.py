@@ -17,6 +17,7 @@ import numpy as np
 from isgseg.errors import InputError, InputFileNotFoundError
 from isgseg.io import places
 from isgseg.io.atomic import replacing
+from isgseg.io.by_slices import write_mrc_slices, write_npy_slices, write_tiff_slices
 from isgseg.io.checks import FILL as FILL
 from isgseg.io.checks import checked, first_true
 from isgseg.io.damage import described
@@ -29,7 +30,7 @@ from isgseg.io.mrc import open_mrc, write_mrc
 from isgseg.io.npy import open_npy
 from isgseg.io.ome_zarr import open_zarr
 from isgseg.io.ome_zarr_metadata import check_no_image_of_labels
-from isgseg.io.ome_zarr_writing import write_zarr
+from isgseg.io.ome_zarr_writing import Slabs, write_zarr
 from isgseg.io.on_disk import OnDisk
 from isgseg.io.paths import Patterns, as_list, is_volume, matches, user_path
 from isgseg.io.places import SUFFIXES as SUFFIXES
@@ -146,29 +147,29 @@ def read_labels(path: str | Path, *, check: bool = True) -> Volume:
 
 def write_volume(
     path: str | Path,
-    data: Array,
+    data: Array | Slabs,
     voxel_size: Sequence[float] | None,
-    *,
-    labels: bool = False,
+    **zarr: Any,
 ) -> Path:
     """Write a volume in the format its suffix names, whole or not at all; its folder is created.
 
     MRC and TIFF hold integers of up to 16 and 32 bits, chosen by value, and floats as float32.
     A TIFF opens in Fiji as a stack with its voxel size. NPY keeps the dtype but no voxel size. A
-    Zarr is an OME-Zarr; see `isgseg.io.ome_zarr_writing`.
+    Zarr is an OME-Zarr.
 
     Args:
         path: Ends in one of `isgseg.io.places.WRITTEN`.
-        data: (z, y, x).
+        data: (z, y, x): an array, or what gives slices like one.
         voxel_size: nm, (z, y, x), or None.
-        labels: whether they are labels, which an OME-Zarr says.
+        **zarr: of `isgseg.io.ome_zarr_writing.write_zarr`, such as `labels`; other formats have no
+            use for them.
 
     Raises:
         VolumeError: The format cannot hold the values, or the place cannot be written.
     """
     path = user_path(path)
     suffix = suffix_of(path)
-    if data.ndim != 3 or data.size == 0:
+    if len(data.shape) != 3 or 0 in data.shape:
         raise VolumeError(f"{path}: cannot write shape {data.shape}; a volume is (z, y, x)")
     if voxel_size is not None and not is_voxel_size(voxel_size):
         raise VolumeError(f"{path}: voxel size {voxel_size} is not three positive numbers (nm)")
@@ -177,17 +178,28 @@ def write_volume(
     beside = replacing_folder if suffix in places.ZARR else replacing
     with beside(path) as scratch:
         try:
-            if suffix == ".npy":
-                np.save(scratch, data, allow_pickle=False)
+            if suffix in places.ZARR:
+                write_zarr(scratch, data, voxel_size, **zarr)
+            elif isinstance(data, np.ndarray) or suffix.endswith(".gz"):
+                _write_array(scratch, suffix, np.asarray(data), voxel_size)
+            elif suffix in places.NPY:
+                write_npy_slices(scratch, data)
             elif suffix in places.MRC:
-                write_mrc(scratch, data, voxel_size)
-            elif suffix in places.ZARR:
-                write_zarr(scratch, data, voxel_size, labels=labels)
+                write_mrc_slices(scratch, data, voxel_size)
             else:
-                write_tiff(scratch, data, voxel_size)
+                write_tiff_slices(scratch, data, voxel_size)
         except ValueError as error:
             raise VolumeError(f"{path}: {suffix} {error}") from error
     return path
+
+
+def _write_array(path: Path, suffix: str, data: Array, voxel_size: Sequence[float] | None) -> None:
+    if suffix in places.NPY:
+        np.save(path, data, allow_pickle=False)
+    elif suffix in places.MRC:
+        write_mrc(path, data, voxel_size)
+    else:
+        write_tiff(path, data, voxel_size)
 
 
 def find_volumes(patterns: Patterns) -> list[Path]:

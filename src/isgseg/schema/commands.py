@@ -106,7 +106,7 @@ class Predict(Run):
     ckpt_path: Text | None
     volumes: Files
     manifest: Text | None
-    format: Literal["tif", "mrc"]
+    format: Literal["tif", "mrc", "zarr", "zarr-0.4"]
     overwrite: bool
     fast: bool
     threshold: Share | None
