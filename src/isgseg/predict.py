@@ -4,30 +4,49 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from isgseg.batch.records import collected_warnings
+from isgseg.batch.launch import Batch
+from isgseg.batch.records import collected_warnings, note_failure, record_path, recorded
+from isgseg.batch.work import Item, Row, Work
 from isgseg.command import command
 from isgseg.config import plain
 from isgseg.errors import InputError, one_of
+from isgseg.inference.manifest import Manifest, read_content, read_manifest
+from isgseg.inference.replay import replayed, tell_replay
+from isgseg.io.paths import sha256, user_path
 
 if TYPE_CHECKING:  # torch takes seconds to import, and --help should not wait for it
-    from isgseg.inference.manifest import Manifest
     from isgseg.inference.outputs import Outputs
     from isgseg.inference.predictor import Predictor
 
 log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class Labelling(Item):
+    """A volume to label.
+
+    Attributes:
+        outputs: where its results go.
+        manifest: what they are to be made with.
+    """
+
+    outputs: Outputs
+    manifest: Manifest
+
+
 def predict(cfg: DictConfig) -> list[Path]:
     """Labels every volume and returns the label files; a table of the granules lies beside each.
 
     Volumes whose results are there, made the same way, are kept as they are. One that fails does
-    not keep the others from being labelled; it is named at the end, with the reason.
+    not keep the others from being labelled; it is named at the end, with the reason. Of several
+    volumes there is a summary, `predict_summary.csv`.
 
     Args:
         cfg: `conf/predict.yaml`.
@@ -36,56 +55,79 @@ def predict(cfg: DictConfig) -> list[Path]:
         InputError: no checkpoint, two volumes of one name, a file in the way, or volumes that
             could not be labelled; the message names them.
     """
-    from isgseg.inference.manifest import read_manifest
-    from isgseg.inference.outputs import plan_outputs
     from isgseg.inference.predictor import Predictor
-    from isgseg.inference.replay import check_replay, tell_replay
+
+    work = plan(cfg)
+    failed = dict(work.failed)
+    if work.todo:
+        settings: dict[str, Any] = OmegaConf.to_object(cfg)  # type: ignore[assignment]
+        keys = ("device", "tta", "threshold", "normalization", "segmentation", "precision", "fast")
+        with collected_warnings() as warnings:
+            predictor = Predictor.from_checkpoint(
+                work.todo[0].manifest.checkpoint,
+                progress=cfg.progress,
+                **{key: settings[key] for key in keys},
+            )
+        for number, item in enumerate(work.todo, start=1):
+            if len(work.todo) > 1:
+                log.info("Volume %d of %d: %s", number, len(work.todo), item.volume)
+            try:
+                made = predict_file(predictor, item, warnings)
+            except (InputError, MemoryError) as error:
+                failed[str(item.volume)] = reason(error)
+                log.error("%s: %s", item.volume, failed[str(item.volume)])
+            except Exception as error:
+                failed[str(item.volume)] = reason(error)
+                log.exception("%s could not be labelled", item.volume)
+            else:
+                if cfg.manifest is not None:
+                    tell_replay(read_manifest(user_path(cfg.manifest)), made)
+    work.finish(failed)
+    return [item.done for item in work.items]
+
+
+def plan(cfg: DictConfig) -> Work[Labelling]:
+    """The volumes of a config, and which of them have no results that were made so.
+
+    Args:
+        cfg: `conf/predict.yaml`.
+
+    Raises:
+        InputError: see `predict`.
+    """
+    from isgseg.inference.outputs import plan_outputs
+    from isgseg.inference.replay import check_replay
     from isgseg.io.pairing import find_images
-    from isgseg.io.paths import sha256, user_path
+    from isgseg.io.volumes import stem
     from isgseg.models.locate import find_model
 
     check_format(cfg.format)
     volumes = find_images(cfg.volumes)
-    planned = plan_outputs(volumes, Path(cfg.output_dir), cfg.format)
+    folder = Path(cfg.output_dir)
     told = None if cfg.manifest is None else read_manifest(user_path(cfg.manifest))
-    common = describe(cfg, find_model(cfg.ckpt_path))
-    todo, failed = [], dict[str, str]()
-    for volume, outputs in zip(volumes, planned, strict=True):
+    with collected_warnings() as warnings:
+        common = describe(cfg, find_model(cfg.ckpt_path))
+    common = replace(common, warnings=warnings)
+    items, todo, failed = [], [], dict[str, str]()
+    for volume, outputs in zip(volumes, plan_outputs(volumes, folder, cfg.format), strict=True):
+        record = record_path(folder, stem(volume), "predict")
+        item = Labelling(volume, outputs.labels, record, outputs, common)
+        items.append(item)
         try:
             here = replace(common, volume=str(volume.absolute()), volume_sha256=sha256(volume))
         except InputError as error:
             failed[str(volume)] = reason(error)
+            note_failure(record, "predict", volume, reason(error))
             continue
         if told is not None:
             check_replay(told, here)
         if outputs.is_complete(here.deciding(), cfg.overwrite):
             log.info("%s: kept %s, which is complete", volume, outputs.labels)
         else:
-            todo.append((volume, outputs, here))
-    if not todo and not failed:
-        return [outputs.labels for outputs in planned]
-    settings: dict[str, Any] = OmegaConf.to_object(cfg)  # type: ignore[assignment]
-    keys = ("device", "tta", "threshold", "normalization", "segmentation", "precision", "fast")
-    with collected_warnings() as warnings:
-        predictor = Predictor.from_checkpoint(
-            common.checkpoint, progress=cfg.progress, **{key: settings[key] for key in keys}
-        )
-    for volume, outputs, here in todo:
-        try:
-            made = predict_file(predictor, volume, outputs, replace(here, warnings=warnings))
-        except (InputError, MemoryError) as error:
-            failed[str(volume)] = reason(error)
-            log.error("%s: %s", volume, failed[str(volume)])
-        except Exception as error:
-            failed[str(volume)] = reason(error)
-            log.exception("%s could not be labelled", volume)
-        else:
-            if told is not None:
-                tell_replay(told, made)
-    if failed:
-        reasons = "; ".join(f"{name} ({why})" for name, why in failed.items())
-        raise InputError(f"{len(failed)} of {len(volumes)} volumes were not labelled: {reasons}")
-    return [outputs.labels for outputs in planned]
+            todo.append(replace(item, manifest=here))
+    work = Work("predict", folder, items, todo, labelled_rows, failed)
+    work.check()
+    return work
 
 
 def check_format(name: str) -> None:
@@ -104,15 +146,14 @@ def check_format(name: str) -> None:
 
 
 def predict_file(
-    predictor: Predictor, path: Path, outputs: Outputs, manifest: Manifest
+    predictor: Predictor, item: Labelling, warnings: Sequence[str] = ()
 ) -> Manifest:
     """Labels one file and writes labels, table and manifest.
 
     Args:
         predictor: of all files.
-        path: of the volume.
-        outputs: where the results go.
-        manifest: what the results are made with.
+        item: the volume, and where the results go.
+        warnings: that were logged before, and hold for every volume.
 
     Returns:
         The manifest as it was written, with what was found.
@@ -127,8 +168,12 @@ def predict_file(
     from isgseg.io.volumes import Volume, open_volume
 
     start = time.perf_counter()
-    lock = f".{outputs.labels.name}.lock"
-    with collected_warnings() as warnings, locked(outputs.labels.parent, lock):
+    path, outputs, manifest = item.volume, item.outputs, item.manifest
+    with (
+        collected_warnings() as own,
+        locked(outputs.labels.parent, f".{outputs.labels.name}.lock"),
+        recorded(item.record, "predict", path, reason),
+    ):
         volume = open_volume(path)
         asked = parse_voxel_size(manifest.config["voxel_size"])
         volume = Volume(volume.data, asked or volume.voxel_size)
@@ -148,7 +193,7 @@ def predict_file(
             thresholds=predictor.thresholds._asdict(),
             device=device_name(pick_device(manifest.config["device"])),
             seconds=round(time.perf_counter() - start, 3),
-            warnings=[*manifest.warnings, *warnings],
+            warnings=[*manifest.warnings, *warnings, *own],
         )
         made = outputs.write(granules.labels, size, table, made)
     log.info(
@@ -159,8 +204,7 @@ def predict_file(
 
 def describe(cfg: DictConfig, checkpoint: Path) -> Manifest:
     """What decides the results of every volume: a manifest without what is of one volume."""
-    from isgseg.inference.manifest import Manifest, versions
-    from isgseg.io.paths import sha256
+    from isgseg.inference.manifest import versions
     from isgseg.models.archive import check_file
 
     check_file(checkpoint)
@@ -172,6 +216,16 @@ def describe(cfg: DictConfig, checkpoint: Path) -> Manifest:
         versions=versions(),
         config=plain(cfg),
     )
+
+
+def labelled_rows(folder: Path) -> Iterator[Row]:
+    """The summary's rows of the volumes that have labels in a folder, by their manifests."""
+    for path in folder.glob("*_labels.json"):
+        content = read_content(path) or {}
+        if "config" in content and (folder / str(content.get("labels"))).exists():
+            made = read_manifest(path)
+            said = " | ".join(made.warnings)
+            yield Row(made.volume, "labelled", made.granules, made.seconds, made.device, said)
 
 
 def reason(error: BaseException) -> str:
@@ -186,14 +240,7 @@ def reason(error: BaseException) -> str:
     return text if isinstance(error, InputError) else f"{type(error).__name__}: {text}"
 
 
-def arguments_of(typed: list[str]) -> list[str]:
-    """Arguments for Hydra: a manifest among them is read."""
-    from isgseg.inference.replay import replayed
-
-    return replayed(typed)
-
-
-@command("predict", arguments_of=arguments_of)
+@command("predict", arguments_of=replayed, batch=Batch("volumes", plan))
 def main(cfg: DictConfig) -> None:
     """Console script."""
     predict(cfg)

@@ -1,0 +1,249 @@
+"""One task for each volume, by a launcher of Hydra: `hydra/launcher=submitit_slurm`.
+
+A launcher of Hydra acts on a sweep. The command that is typed plans the work, makes a sweep over
+the volumes that are to be done, waits for all tasks, and says what became of each.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import logging
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from isgseg.batch.progress import progress_of
+from isgseg.batch.records import forget, note_failure, read_record, reason_of
+from isgseg.batch.work import Item, Work
+from isgseg.errors import InputError
+from isgseg.overrides import literal
+
+log = logging.getLogger(__name__)
+_SUBMITIT = "hydra_plugins.hydra_submitit_launcher"
+_LOCAL = "submitit_local"
+_SWITCHES = {"-m", "--multirun"}
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What a command tells of itself, so that its volumes can become tasks.
+
+    Attributes:
+        key: of the configuration, which names the volumes.
+        plan: finds the volumes of a configuration, and which of them are to be done.
+    """
+
+    key: str
+    plan: Callable[[DictConfig], Work[Any]]
+
+
+def launcher_of(arguments: Sequence[str]) -> str | None:
+    """The launcher that arguments ask for, if it is to make one task of each volume.
+
+    None where none is asked for, and where a sweep of the user's own is: that is Hydra's matter.
+    """
+    chosen = [argument for argument in arguments if argument.startswith("hydra/launcher=")]
+    if not chosen or chosen[-1] == "hydra/launcher=basic":
+        return None
+    return None if any(map(_is_sweep, arguments)) else chosen[-1].partition("=")[2]
+
+
+def launch(
+    name: str, arguments: Sequence[str], batch: Batch, launcher: str, run: Callable[[], None]
+) -> None:
+    """Plans the work, has it done by tasks, and writes the summary.
+
+    Args:
+        name: of the command.
+        arguments: for Hydra, names of today.
+        batch: of the command.
+        launcher: that was asked for.
+        run: runs Hydra with `sys.argv`; each task does one volume.
+
+    Raises:
+        InputError: a setting is wrong, a file is in the way, or volumes have no results.
+    """
+    _check_plugin(launcher)
+    typed = [argument for argument in arguments if argument not in _SWITCHES]
+    with _plain_logging():
+        cfg, typed = _composed(name, typed)
+        work = batch.plan(cfg)
+        work.check()
+        kept = len(work.items) - len(work.todo) - len(work.failed)
+        log.info("%d volumes: %d to do, %d are complete", len(work.items), len(work.todo), kept)
+        for item in work.todo:
+            former = read_record(item.record)
+            if former is not None:
+                log.info("%s once more; it failed: %s", item.volume, reason_of(former))
+                forget(item.record)
+        failed = dict(work.failed)
+        if work.todo:
+            sys.argv[1:] = _tasks(typed, batch.key, work.todo, launcher, cfg)
+            with progress_of(work, shown=bool(cfg.get("progress", True))):
+                outcomes = _run(run)
+    with _plain_logging():
+        for number, item in enumerate(work.todo):
+            why = _why(item, outcomes[number] if number < len(outcomes) else None)
+            if why is not None:
+                failed[str(item.volume)] = why
+        work.finish(failed, always=True)
+
+
+def _why(item: Item, outcome: str | None) -> str | None:
+    """Why a volume has no results; None where it has. A task that was killed has left no reason."""
+    record = read_record(item.record)
+    if record is not None and record.get("status") == "failed":
+        return reason_of(record)
+    if item.done.exists() and record is None and outcome is None:
+        return None
+    why = outcome or "its task ended without a result; see its log in the folder of this run"
+    note_failure(item.record, item.record.stem.split("_")[-2], item.volume, why)
+    return why
+
+
+def _composed(name: str, typed: list[str]) -> tuple[DictConfig, list[str]]:
+    """The configuration of the whole batch, and the arguments, with one folder for all results."""
+    from hydra import compose, initialize_config_dir
+
+    from isgseg.config import CONFIG_DIR, checked, unique_folder
+
+    own = [word for word in typed if not word.startswith(("-", "hydra/", "hydra.", "+hydra"))]
+    own.insert(0, "paths.output_dir='.'")  # there is no run of Hydra yet whose folder it would be
+    if not any(word.startswith(("output_dir=", "paths.output_dir=")) for word in own[1:]):
+        with initialize_config_dir(CONFIG_DIR, version_base="1.3"):
+            root = compose(name, own).paths.root
+        folder = unique_folder(f"{root}/{name}/{datetime.now():%Y-%m-%d_%H-%M-%S}")
+        own.append(f"output_dir={literal(folder)}")
+        typed = [*typed, own[-1]]
+    with initialize_config_dir(CONFIG_DIR, version_base="1.3"):
+        return checked(name, compose(name, own)), typed
+
+
+def _tasks(
+    typed: Sequence[str], key: str, todo: Sequence[Item], launcher: str, cfg: DictConfig
+) -> list[str]:
+    """Arguments of Hydra's sweep over volumes."""
+    kept = [word for word in typed if word.partition("=")[0].lstrip("+") != key]
+    volumes = ",".join(literal(str(item.volume)) for item in todo)
+    added = [f"++{key}={volumes}"]
+    if "progress" in cfg:
+        added.append("progress=false")  # of a task; it would fill its log
+    size = "hydra.sweeper.max_batch_size"
+    if launcher == _LOCAL and not any(word.lstrip("+").startswith(size) for word in typed):
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+        at_once = max(1, min(len(todo), cores // 4))
+        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores // at_once)))
+        log.info("%d at once on this machine; %s=N for another number", at_once, size)
+        added.append(f"{size}={at_once}")
+    flags = [word for word in kept if word.startswith("-")]  # argparse wants them together
+    return ["--multirun", *flags, *(word for word in kept if word not in flags), *added]
+
+
+def _run(run: Callable[[], None]) -> list[str | None]:
+    """Runs the tasks and returns for each why it has failed, as far as that is known."""
+    outcomes: list[str | None] = []
+    with _awaited(outcomes):
+        try:
+            run()
+        except KeyboardInterrupt:
+            raise
+        except Exception:
+            log.exception("The launcher failed")
+    return outcomes
+
+
+@contextlib.contextmanager
+def _awaited(outcomes: list[str | None]) -> Iterator[None]:
+    """Makes submitit's launcher wait for all tasks, where it would end at the first that died.
+
+    Args:
+        outcomes: is filled, a task each: None, or why it failed.
+    """
+    if importlib.util.find_spec("submitit") is None:
+        yield
+        return
+    from hydra.core.utils import JobReturn, JobStatus
+    from submitit.core import core
+    from submitit.core.utils import FailedJobError, UncompletedJobError
+
+    original = core.Job.results
+
+    def results(job: Any) -> list[Any]:
+        try:
+            returned = original(job)
+            outcomes.append(returned[0].return_value)
+        except (UncompletedJobError, FailedJobError):
+            state = str(job.state).lower()
+            outcomes.append(
+                f"its task ended without a result (state {state}{_last_line(job.paths.stderr)}); "
+                f"its output is in {job.paths.stderr}"
+            )
+        except Exception as error:  # the task could not even begin
+            outcomes.append(" ".join(f"{type(error).__name__}: {error}".split()))
+        return [JobReturn(_return_value=None, status=JobStatus.COMPLETED)]
+
+    core.Job.results = results  # type: ignore[method-assign, assignment]
+    try:
+        yield
+    finally:
+        core.Job.results = original  # type: ignore[method-assign]
+
+
+def _last_line(path: Path) -> str:
+    """The last line of a task's output, for a message."""
+    try:
+        lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
+    except OSError:
+        return ""
+    last = next((line.strip() for line in reversed(lines) if line.strip()), "")
+    return f": {last[-200:]}" if last else ""
+
+
+def _check_plugin(launcher: str) -> None:
+    """Says how to install submitit's launcher where it is not."""
+    if launcher.startswith("submitit") and importlib.util.find_spec("submitit") is None:
+        raise InputError(
+            f"hydra/launcher={launcher} needs the extra cluster: pip install 'isgseg[cluster]'"
+        )
+
+
+def _is_sweep(argument: str) -> bool:
+    """Whether an argument is a sweep of Hydra, such as `threshold=0.5,0.6`."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    if argument.startswith("-") or "=" not in argument:
+        return False
+    try:
+        return bool(OverridesParser.create().parse_override(argument).is_sweep_override())
+    except HydraException:
+        return False
+
+
+@contextlib.contextmanager
+def _plain_logging() -> Iterator[None]:
+    """Logs as a single run does, without Hydra, which sets logging up for its own part."""
+    from isgseg.command import BelowWarning
+
+    root = logging.getLogger()
+    before, level = root.handlers[:], root.level
+    formatter = logging.Formatter("%(asctime)s %(levelname)s %(message)s")
+    out, err = logging.StreamHandler(sys.stdout), logging.StreamHandler(sys.stderr)
+    out.addFilter(BelowWarning())
+    err.setLevel(logging.WARNING)
+    for handler in (out, err):
+        handler.setFormatter(formatter)
+    root.handlers[:] = [out, err]
+    root.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        root.handlers[:] = before
+        root.setLevel(level)
