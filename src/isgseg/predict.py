@@ -145,9 +145,7 @@ def check_format(name: str) -> None:
         zarr_library()
 
 
-def predict_file(
-    predictor: Predictor, item: Labelling, warnings: Sequence[str] = ()
-) -> Manifest:
+def predict_file(predictor: Predictor, item: Labelling, warnings: Sequence[str] = ()) -> Manifest:
     """Labels one file and writes labels, table and manifest.
 
     Args:

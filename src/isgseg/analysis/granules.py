@@ -17,7 +17,6 @@ from isgseg.io.atomic import replacing
 from isgseg.io.formats import Array
 
 log = logging.getLogger(__name__)
-_SLAB = 2**24  # voxels
 
 
 def granule_table(
@@ -58,42 +57,30 @@ def granule_table(
     if voxel_size is None:
         log.warning("no voxel size: the columns in nm stay empty")
     nm = np.array(voxel_size if voxel_size is not None else [np.nan] * 3, dtype=float)
-    parts = [_rows(voxels, labels.shape, nm) for voxels in _finished(labels, volume)]
-    table = pd.concat([part for part in parts if len(part)] or parts[:1]).sort_index()
+    parts = [_rows(voxels, labels.shape, nm) for voxels in _voxels(labels, volume)]
+    if not parts:  # runs without a granule
+        nothing = np.zeros((0, *labels.shape[1:]), labels.dtype)
+        parts = [_rows(next(_voxels(nothing, volume)), labels.shape, nm)]
+    table = parts[0] if len(parts) == 1 else pd.concat(parts).sort_index()
     table["score"] = _given(score, table.index)
     table["supporting_slices"] = _given(supporting_slices, table.index)
     return table.reset_index()
 
 
-def _finished(labels: Array | RunLabels, volume: Array | None) -> Iterator[pd.DataFrame]:
-    """The voxels of granules, slab by slab, each granule with the slab where it ends.
-
-    Of an array there is one slab. The voxels of a granule are in raster order, whatever the slabs.
-    """
-    depth, slab = labels.shape[0], labels.shape[0]
-    last = np.zeros(0, np.int64)
-    if isinstance(labels, RunLabels):
-        slab, last = max(1, _SLAB // math.prod(labels.shape[1:])), labels.last_slices()
-    left: list[pd.DataFrame] = []
-    for start in range(0, max(depth, 1), max(slab, 1)):
-        part = labels[start : start + slab]
-        where = np.nonzero(part)
+def _voxels(labels: Array | RunLabels, volume: Array | None) -> Iterator[pd.DataFrame]:
+    """The voxels of granules, each granule whole, in raster order; of runs window by window."""
+    windows = labels.windows() if isinstance(labels, RunLabels) else [(0, labels)]
+    for start, window in windows:
+        where = np.nonzero(window)
         grey = np.full(1, np.nan, np.float32)
         if volume is not None:
-            grey = volume[start : start + slab][where]
-        voxels = pd.DataFrame(
-            {"label": part[where]}
+            grey = volume[start : start + len(window)][where]
+        yield pd.DataFrame(
+            {"label": window[where]}
             | {"z": (where[0] + start).astype(np.int32)}
             | {axis: where[i].astype(np.int32) for i, axis in ((1, "y"), (2, "x"))}
             | {"intensity": np.broadcast_to(grey, where[0].shape)}
         )
-        voxels = pd.concat([*left, voxels]) if left else voxels
-        left = []
-        if start + slab < depth:
-            ended = last[voxels["label"].to_numpy()] < start + slab
-            left = [voxels[~ended]]
-            voxels = voxels[ended]
-        yield voxels
 
 
 def _rows(voxels: pd.DataFrame, shape: tuple[int, ...], nm: Array) -> pd.DataFrame:

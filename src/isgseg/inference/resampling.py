@@ -125,7 +125,7 @@ def bring_back(granules: Granules, slices: ResampledSlices) -> Granules:
     labels = RunLabels(shape, granules.labels.dtype)
     for z in nearest.tolist():
         labels.append(granules.labels[z])
-        kept[labels.numbers(len(labels) - 1)] = True
+        kept[labels.in_order(len(labels) - 1)] = True
     kept[0] = False
     numbers = (np.cumsum(kept) * kept).astype(labels.dtype)
     rows = kept[1:]

@@ -56,14 +56,12 @@ class SliceSegmenter:
     def segment(self, volume: Volume, normalizer: Normalizer, name: str = "") -> Granules:
         """The granules of a volume, one slice of detections in memory at a time."""
         granules = self._found(volume, normalizer, name)
-        if isinstance(volume.data, OnDisk) and self.by_slices:
-            return granules
-        granules = granules.in_memory()
-        if not self.settings.split:
-            return granules
-        apart = split_granules(granules, self.settings)
-        log.info("%s: %d granules, split to %d", name, len(granules.score), len(apart.score))
-        return apart
+        if self.settings.split and self.settings.link:
+            found = len(granules.score)
+            granules = split_granules(granules, self.settings)
+            log.info("%s: %d granules, split to %d", name, found, len(granules.score))
+        on_disk = isinstance(volume.data, OnDisk) and self.by_slices
+        return granules if on_disk else granules.in_memory()
 
     def _found(self, volume: Volume, normalizer: Normalizer, name: str) -> Granules:
         """The granules before they are split."""
@@ -84,7 +82,7 @@ class SliceSegmenter:
     @property
     def by_slices(self) -> bool:
         """Whether a few slices of a volume and of its labels in memory are enough."""
-        return self.settings.axes == "z" and not self.settings.split
+        return self.settings.axes == "z"
 
     def zooms(self, volume: Volume) -> bool:
         """Whether the voxels of a volume are resampled."""

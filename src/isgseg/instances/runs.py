@@ -90,13 +90,41 @@ class RunLabels:
         """The highest number; 0 where there is no slice."""
         return max((int(values.max(initial=0)) for values in self._values), default=0)
 
-    def numbers(self, z: int) -> Labels:
-        """The numbers in a slice, rising, each once, with 0 for the background."""
-        return np.unique(self._values[z])
+    def in_order(self, z: int) -> Labels:
+        """The numbers in a slice, each once, in the order of their first pixels; 0 is one too."""
+        numbers, first = np.unique(self._values[z], return_index=True)
+        return numbers[np.argsort(first)]
 
-    def last_slices(self) -> Ints:
-        """(N + 1,) the last slice that each number is in; -1 where it is in none."""
-        last = np.full(self.max() + 1, -1, np.int64)
+    def spans(self) -> tuple[Ints, Ints]:
+        """(N + 1,) the first and the last slice that each number is in; -1 where it is in none."""
+        first, last = np.full((2, self.max() + 1), -1, np.int64)
         for z, values in enumerate(self._values):
             last[values] = z
-        return last
+            first[values[first[values] < 0]] = z
+        return first, last
+
+    def windows(self, voxels: int = 2**25) -> Iterator[tuple[int, Labels]]:
+        """Windows along z that together hold each instance once, and as a whole.
+
+        Args:
+            voxels: that a window holds about, beside what reaches into it from before.
+
+        Returns:
+            Of each window its first slice, and (n, y, x) the instances that end in its slab; what
+            goes on is left out, and comes with a later window.
+        """
+        first, last = self.spans()
+        slab = max(1, voxels // max(1, int(np.prod(self._plane))))
+        for start in range(0, len(self), slab):
+            stop = min(start + slab, len(self))
+            ends = (start <= last) & (last < stop)
+            ends[0] = False
+            numbers = np.flatnonzero(ends).astype(self.dtype)
+            if not len(numbers):
+                continue
+            low = int(first[numbers].min())
+            kept = np.where(ends, np.arange(len(ends)), 0).astype(self.dtype)
+            window = self[low:stop]
+            for plane in window:
+                plane[:] = kept[plane]
+            yield low, window
