@@ -61,7 +61,8 @@ def granule_table(
     if not parts:  # runs without a granule
         nothing = np.zeros((0, *labels.shape[1:]), labels.dtype)
         parts = [_rows(next(_voxels(nothing, volume)), labels.shape, nm)]
-    table = parts[0] if len(parts) == 1 else pd.concat(parts).sort_index()
+    table = pd.concat(parts).sort_index() if len(parts) > 1 else parts[0]
+    table["mean_intensity"] = _as_precise(table["mean_intensity"], volume)
     table["score"] = _given(score, table.index)
     table["supporting_slices"] = _given(supporting_slices, table.index)
     return table.reset_index()
@@ -79,8 +80,20 @@ def _voxels(labels: Array | RunLabels, volume: Array | None) -> Iterator[pd.Data
             {"label": window[where]}
             | {"z": (where[0] + start).astype(np.int32)}
             | {axis: where[i].astype(np.int32) for i, axis in ((1, "y"), (2, "x"))}
-            | {"intensity": np.broadcast_to(grey, where[0].shape)}
+            | {"intensity": np.broadcast_to(grey, where[0].shape).astype(np.float64)}
         )
+
+
+def _as_precise(means: pd.Series[float], volume: Array | None) -> pd.Series[float]:
+    """Means of float32 as float32, unless that changes one by .0005, which is pandas' own rule.
+
+    Here it is asked of all granules together, so that windows have no say.
+    """
+    if volume is not None and volume.dtype != np.float32:
+        return means
+    rounded = means.astype(np.float32)
+    same = np.allclose(rounded, means, rtol=0, atol=5e-4, equal_nan=True)
+    return rounded if same else means
 
 
 def _rows(voxels: pd.DataFrame, shape: tuple[int, ...], nm: Array) -> pd.DataFrame:

@@ -35,24 +35,23 @@ def write_mrc_slices(path: Path, data: Slabs, voxel_size: Sequence[float] | None
     low, high = math.inf, -math.inf
     with mrcfile.new(path, overwrite=True) as mrc:
         mrc.set_data(np.zeros((1, *data.shape[1:]), dtype))
+        header = mrc.header.copy()
     with path.open("r+b") as file:
-        file.seek(0, 2)
-        file.truncate(file.tell() - math.prod(data.shape[1:]) * dtype.itemsize)
+        file.seek(header.nbytes)
         for plane in _planes(data):
             file.write(np.ascontiguousarray(plane, dtype).data)
             total += float(plane.sum(dtype=np.float64))
             squares += float(np.square(plane, dtype=np.float64).sum())
             low, high = min(low, float(plane.min())), max(high, float(plane.max()))
-    mean = total / count
-    with mrcfile.open(path, "r+", header_only=True, permissive=True) as mrc:
-        header = mrc.header
+        mean = total / count
         header.nz = header.mz = data.shape[0]
-        if voxel_size is not None:
-            sides = zip("xyz", size_in_angstrom(voxel_size), data.shape[::-1], strict=True)
-            for axis, side, length in sides:
-                header.cella[axis] = side * length
+        sides = (0.0, 0.0, 0.0) if voxel_size is None else size_in_angstrom(voxel_size)
+        for axis, side, length in zip("xyz", sides, data.shape[::-1], strict=True):
+            header.cella[axis] = side * length
         header.dmin, header.dmax, header.dmean = low, high, mean
         header.rms = math.sqrt(max(squares / count - mean**2, 0.0))
+        file.seek(0)
+        file.write(header.tobytes())
 
 
 def write_tiff_slices(path: Path, data: Slabs, voxel_size: Sequence[float] | None) -> None:
@@ -81,6 +80,10 @@ def _planes(data: Slabs) -> Iterator[Array]:
 
 
 def _dtype(data: Slabs, integers: Sequence[str]) -> np.dtype[np.generic]:
-    """The type that a format has for labels of this type: their highest number decides."""
-    highest = max((int(plane.max()) for plane in _planes(data)), default=0)
-    return storable(np.array([0, highest], data.dtype), integers).dtype
+    """The type that a format has for these voxels: their lowest and highest numbers decide."""
+    if data.dtype.name in integers:
+        return data.dtype
+    low, high = 0, 0
+    for plane in _planes(data) if data.dtype.kind in "ui" else ():
+        low, high = min(low, int(plane.min())), max(high, int(plane.max()))
+    return storable(np.array([low, high], data.dtype), integers).dtype

@@ -107,6 +107,7 @@ class Predict(Run):
     volumes: Files
     manifest: Text | None
     format: Literal["tif", "mrc", "zarr", "zarr-0.4"]
+    into_zarr: bool
     overwrite: bool
     fast: bool
     threshold: Share | None
