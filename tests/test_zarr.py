@@ -252,8 +252,9 @@ def test_folders_are_found_and_paired_by_name(tmp_path: Path) -> None:
     assert names == [f"{n}.ome.zarr" for n in ("cell2", "cell2_labels", "cell10", "cell10_labels")]
     pairs = find_pairs(f"{tmp_path}/cell*[0-9].ome.zarr", f"{tmp_path}/*_labels.ome.zarr")
     assert [stem(image) for image, _ in pairs] == ["cell2", "cell10"]
-    with pytest.raises(InputError, match="is a folder"):
-        find_volumes(tmp_path)
+    assert len(find_volumes(tmp_path)) == 4  # a Zarr counts as a file
+    with pytest.raises(InputError, match="no volume matches"):
+        find_volumes(tmp_path / "cell2.ome.zarr" / "c*")
 
 
 def test_writing_replaces_the_former_folder_or_leaves_it(tmp_path: Path) -> None:

@@ -89,7 +89,7 @@ def _launched(
 def _task(
     name: str, function: Callable[[DictConfig], Any], old_names: list[str], cfg: DictConfig
 ) -> str | None:
-    """`_job` for one volume of a batch: returns why it failed, for the process that waits for it."""
+    """`_job` for one volume of a batch; returns why it failed, for the process that waits."""
     cores = os.environ.get("SLURM_CPUS_PER_TASK")
     if cores:  # torch would take all of the machine's
         os.environ.setdefault("OMP_NUM_THREADS", cores)

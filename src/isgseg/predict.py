@@ -12,11 +12,17 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, OmegaConf
 
 from isgseg.batch.launch import Batch
-from isgseg.batch.records import collected_warnings, note_failure, record_path, recorded
+from isgseg.batch.records import (
+    collected_warnings,
+    note_failure,
+    one_line,
+    record_path,
+    recorded,
+)
 from isgseg.batch.work import Item, Row, Work
 from isgseg.command import command
 from isgseg.config import plain
-from isgseg.errors import InputError, one_of
+from isgseg.errors import InputError
 from isgseg.inference.manifest import MARK, Manifest, read_content, read_manifest
 from isgseg.inference.replay import replayed, tell_replay
 from isgseg.io.paths import sha256, user_path
@@ -95,7 +101,7 @@ def plan(cfg: DictConfig) -> Work[Labelling]:
     Raises:
         InputError: see `predict`.
     """
-    from isgseg.inference.outputs import plan_outputs
+    from isgseg.inference.outputs import check_format, plan_outputs
     from isgseg.inference.replay import check_replay
     from isgseg.io.ome_zarr_labels import check_place_for_labels
     from isgseg.io.pairing import find_images
@@ -132,21 +138,6 @@ def plan(cfg: DictConfig) -> Work[Labelling]:
     work = Work("predict", folder, items, todo, labelled_rows, failed)
     work.check()
     return work
-
-
-def check_format(name: str) -> None:
-    """Refuses a format that is none, or whose package is not installed.
-
-    Raises:
-        InputError: the message says which there are, or what to install.
-    """
-    from isgseg.io.ome_zarr import zarr_library
-
-    known = ("tif", "mrc", "zarr", "zarr-0.4")
-    if name not in known:
-        raise InputError(f"format={name} must be {one_of(known)}")
-    if name.startswith("zarr"):
-        zarr_library()
 
 
 def predict_file(predictor: Predictor, item: Labelling, warnings: Sequence[str] = ()) -> Manifest:
@@ -242,8 +233,7 @@ def reason(error: BaseException) -> str:
         if torch.cuda.is_available():
             torch.cuda.empty_cache()  # for the next volume
         return "not enough memory; cut the volume, or use a machine with more (device=cpu)"
-    text = " ".join(str(error).split()) or "no message"
-    return text if isinstance(error, InputError) else f"{type(error).__name__}: {text}"
+    return one_line(error)
 
 
 @command("predict", arguments_of=replayed, batch=Batch("volumes", plan))

@@ -6,27 +6,25 @@ the volumes that are to be done, waits for all tasks, and says what became of ea
 
 from __future__ import annotations
 
-import contextlib
 import importlib.util
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
 
 from isgseg.batch.progress import progress_of
-from isgseg.batch.records import forget, note_failure, read_record, reason_of
+from isgseg.batch.records import note_failure, read_record, reason_of, renew
+from isgseg.batch.tasks import all_awaited, plain_logging
 from isgseg.batch.work import Item, Work
 from isgseg.errors import InputError
 from isgseg.overrides import literal
 
 log = logging.getLogger(__name__)
-_SUBMITIT = "hydra_plugins.hydra_submitit_launcher"
 _LOCAL = "submitit_local"
 _SWITCHES = {"-m", "--multirun"}
 
@@ -38,10 +36,12 @@ class Batch:
     Attributes:
         key: of the configuration, which names the volumes.
         plan: finds the volumes of a configuration, and which of them are to be done.
+        for_tasks: arguments for tasks, of which each sees one volume; None: those that were typed.
     """
 
     key: str
     plan: Callable[[DictConfig], Work[Any]]
+    for_tasks: Callable[[DictConfig], list[str]] | None = None
 
 
 def launcher_of(arguments: Sequence[str]) -> str | None:
@@ -72,7 +72,7 @@ def launch(
     """
     _check_plugin(launcher)
     typed = [argument for argument in arguments if argument not in _SWITCHES]
-    with _plain_logging():
+    with plain_logging():
         cfg, typed = _composed(name, typed)
         work = batch.plan(cfg)
         work.check()
@@ -82,13 +82,14 @@ def launch(
             former = read_record(item.record)
             if former is not None:
                 log.info("%s once more; it failed: %s", item.volume, reason_of(former))
-                forget(item.record)
+                renew(item.record)
         failed = dict(work.failed)
         if work.todo:
+            typed += batch.for_tasks(cfg) if batch.for_tasks else []
             sys.argv[1:] = _tasks(typed, batch.key, work.todo, launcher, cfg)
             with progress_of(work, shown=bool(cfg.get("progress", True))):
                 outcomes = _run(run)
-    with _plain_logging():
+    with plain_logging():
         for number, item in enumerate(work.todo):
             why = _why(item, outcomes[number] if number < len(outcomes) else None)
             if why is not None:
@@ -131,7 +132,7 @@ def _tasks(
 ) -> list[str]:
     """Arguments of Hydra's sweep over volumes."""
     kept = [word for word in typed if word.partition("=")[0].lstrip("+") != key]
-    volumes = ",".join(literal(str(item.volume)) for item in todo)
+    volumes = ",".join(f"[{literal(str(item.volume))}]" for item in todo)  # each a list of one
     added = [f"++{key}={volumes}"]
     if "progress" in cfg:
         added.append("progress=false")  # of a task; it would fill its log
@@ -149,7 +150,7 @@ def _tasks(
 def _run(run: Callable[[], None]) -> list[str | None]:
     """Runs the tasks and returns for each why it has failed, as far as that is known."""
     outcomes: list[str | None] = []
-    with _awaited(outcomes):
+    with all_awaited(outcomes):
         try:
             run()
         except KeyboardInterrupt:
@@ -157,53 +158,6 @@ def _run(run: Callable[[], None]) -> list[str | None]:
         except Exception:
             log.exception("The launcher failed")
     return outcomes
-
-
-@contextlib.contextmanager
-def _awaited(outcomes: list[str | None]) -> Iterator[None]:
-    """Makes submitit's launcher wait for all tasks, where it would end at the first that died.
-
-    Args:
-        outcomes: is filled, a task each: None, or why it failed.
-    """
-    if importlib.util.find_spec("submitit") is None:
-        yield
-        return
-    from hydra.core.utils import JobReturn, JobStatus
-    from submitit.core import core
-    from submitit.core.utils import FailedJobError, UncompletedJobError
-
-    original = core.Job.results
-
-    def results(job: Any) -> list[Any]:
-        try:
-            returned = original(job)
-            outcomes.append(returned[0].return_value)
-        except (UncompletedJobError, FailedJobError):
-            state = str(job.state).lower()
-            outcomes.append(
-                f"its task ended without a result (state {state}{_last_line(job.paths.stderr)}); "
-                f"its output is in {job.paths.stderr}"
-            )
-        except Exception as error:  # the task could not even begin
-            outcomes.append(" ".join(f"{type(error).__name__}: {error}".split()))
-        return [JobReturn(_return_value=None, status=JobStatus.COMPLETED)]
-
-    core.Job.results = results  # type: ignore[method-assign, assignment]
-    try:
-        yield
-    finally:
-        core.Job.results = original  # type: ignore[method-assign]
-
-
-def _last_line(path: Path) -> str:
-    """The last line of a task's output, for a message."""
-    try:
-        lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
-    except OSError:
-        return ""
-    last = next((line.strip() for line in reversed(lines) if line.strip()), "")
-    return f": {last[-200:]}" if last else ""
 
 
 def _check_plugin(launcher: str) -> None:
@@ -225,25 +179,3 @@ def _is_sweep(argument: str) -> bool:
         return bool(OverridesParser.create().parse_override(argument).is_sweep_override())
     except HydraException:
         return False
-
-
-@contextlib.contextmanager
-def _plain_logging() -> Iterator[None]:
-    """Logs as a single run does, without Hydra, which sets logging up for its own part."""
-    from isgseg.command import BelowWarning
-
-    root = logging.getLogger()
-    before, level = root.handlers[:], root.level
-    formatter = logging.Formatter("%(asctime)s %(levelname)s %(message)s")
-    out, err = logging.StreamHandler(sys.stdout), logging.StreamHandler(sys.stderr)
-    out.addFilter(BelowWarning())
-    err.setLevel(logging.WARNING)
-    for handler in (out, err):
-        handler.setFormatter(formatter)
-    root.handlers[:] = [out, err]
-    root.setLevel(logging.INFO)
-    try:
-        yield
-    finally:
-        root.handlers[:] = before
-        root.setLevel(level)

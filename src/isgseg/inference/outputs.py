@@ -17,15 +17,17 @@ from typing import Any
 import pandas as pd
 
 from isgseg.analysis.granules import write_table
-from isgseg.errors import InputError, InputFileExistsError
+from isgseg.errors import InputError, InputFileExistsError, one_of
 from isgseg.inference.manifest import LabelHash, Manifest, deciding, hash_labels, read_content
 from isgseg.instances.runs import RunLabels
 from isgseg.io.atomic import remove_tree, replacing
 from isgseg.io.formats import Array
+from isgseg.io.ome_zarr import zarr_library
 from isgseg.io.ome_zarr_writing import Version
 from isgseg.io.volumes import open_volume, stem, write_volume
 
 log = logging.getLogger(__name__)
+FORMATS = ("tif", "mrc", "zarr", "zarr-0.4")
 _TABLE = "label,centroid_z,"  # how tables of isgseg begin
 
 
@@ -193,6 +195,18 @@ def plan_outputs(volumes: Sequence[Path], folder: Path, format: str) -> list[Out
             )
         planned.append(outputs)
     return planned
+
+
+def check_format(name: str) -> None:
+    """Refuses a format that is none, or whose package is not installed.
+
+    Raises:
+        InputError: the message says which there are, or what to install.
+    """
+    if name not in FORMATS:
+        raise InputError(f"format={name} must be {one_of(FORMATS)}")
+    if name.startswith("zarr"):
+        zarr_library()
 
 
 def hash_of_file(path: Path) -> str | None:

@@ -83,19 +83,25 @@ def _told(ask: Callable[[Path], bool], path: Path) -> bool:
         raise InputError(f"{path}: {error.strerror}; give a path that can be read") from error
 
 
-def matches(pattern: str | Path) -> list[Path]:
+def matches(pattern: str | Path, folders: bool = False) -> list[Path]:
     """The file of that name, or what a glob matches, sorted by `natural`.
 
     Of an HDF5 file `cells/*.h5:/entry/data` matches the file; of a Zarr that matches, what lies
     within it does not count.
 
+    Args:
+        pattern: as the user gives it.
+        folders: whether a folder means the files in it.
+
     Raises:
-        InputError: it is a folder.
+        InputError: it is a folder, and may not be.
     """
     path = user_path(pattern)
     if is_volume(path):
         return [path]
     if path.is_dir():
+        if folders:
+            return files_of(path)
         raise InputError(f"{path} is a folder; name its files, e.g. {path}/*.mrc")
     place = place_of(path)
     inside = place.inside if place is not None and place.suffix in HDF5 else ""
@@ -104,6 +110,21 @@ def matches(pattern: str | Path) -> list[Path]:
     tops = [file for file in found if not any(is_zarr(p) for p in file.parents if p in found)]
     files = sorted(sorted(tops), key=natural)
     return [Path(f"{file}:/{inside}") for file in files] if inside else files
+
+
+def files_of(folder: Path) -> list[Path]:
+    """The files of a folder, not those of folders in it, sorted by `natural`; hidden ones are not.
+
+    A Zarr counts as a file.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    try:
+        inside = [path for path in folder.iterdir() if path.is_file() or is_zarr(path)]
+    except OSError as error:
+        raise InputError(f"{folder} cannot be read: {error.strerror or error}") from error
+    return sorted((path for path in inside if not path.name.startswith(".")), key=natural)
 
 
 def sha256(path: Path) -> str:
