@@ -20,6 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 from isgseg.config import CONFIG_DIR, checked
 from isgseg.errors import InputError, input_error, one_of
 from isgseg.overrides import modernize, with_key
+from isgseg.ranks import without_files
 
 log = logging.getLogger(__name__)
 Result = TypeVar("Result")
@@ -50,9 +51,11 @@ def command(
                 arguments, old_names = modernize(name, with_key(files, sys.argv[1:]))
             except InputError as error:
                 _stop(name, error)
-            sys.argv[1:] = arguments
+            job = functools.partial(_job, name, function, old_names)
             try:
-                _run_hydra(name, functools.partial(_job, name, function, old_names))
+                with without_files(name) as more:
+                    sys.argv[1:] = arguments + more
+                    _run_hydra(name, job)
             except KeyboardInterrupt:
                 print(f"isgseg-{name}: interrupted", file=sys.stderr)
                 raise SystemExit(128 + signal.SIGINT) from None
@@ -78,7 +81,17 @@ def _job(
             raise
         log.debug("Where it was raised:", exc_info=error)
         log.error("%s", cause)
+        if _is_of_sweep():  # the others go on
+            raise cause from None
         raise SystemExit(1) from None
+
+
+def _is_of_sweep() -> bool:
+    """Whether a job is one of several, by `-m`."""
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+
+    return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
 
 
 def _full_disk(error: Exception) -> InputError | None:
@@ -107,7 +120,6 @@ def _run_hydra(name: str, job: Callable[[DictConfig], Any]) -> None:
                 raised.append(error)
                 raise
 
-    OmegaConf.register_new_resolver("isgseg.unique", _unique, use_cache=True, replace=True)
     main = hydra.main(version_base="1.3", config_path=CONFIG_DIR, config_name=name)(run)
     try:
         # Hydra prints its own errors and others alike, unless it is told to raise them.
@@ -118,6 +130,8 @@ def _run_hydra(name: str, job: Callable[[DictConfig], Any]) -> None:
         raise SystemExit(128 + signal.SIGPIPE) from None
     except (HydraException, OmegaConfBaseException, OSError, ValueError) as error:
         if full or any(error is other for other in raised):
+            if not full and isinstance(error, InputError):  # of a job of a sweep, which has said it
+                raise SystemExit(1) from None
             raise
         _stop(name, error)
 
@@ -189,6 +203,11 @@ def _unique(folder: str) -> str:
         except FileExistsError:
             number += 1
             path = Path(f"{folder}_{number}")
+
+
+# Here, not in a function: jobs of a launcher import this module, and no more.
+OmegaConf.register_new_resolver("isgseg.unique", _unique, use_cache=True, replace=True)
+OmegaConf.register_new_resolver("isgseg.sum", lambda *numbers: sum(numbers), replace=True)
 
 
 @contextlib.contextmanager

@@ -77,5 +77,9 @@ def plain(cfg: DictConfig) -> dict[str, Any]:
 
 def quiet_lightning() -> None:
     """Keeps Lightning from printing what the log prints too, and what users cannot mend."""
-    logging.getLogger("lightning").handlers.clear()
+    for name in ("lightning", "lightning.fabric", "lightning.pytorch"):
+        logging.getLogger(name).handlers.clear()
     warnings.filterwarnings("ignore", message=".*LeafSpec.*deprecated")  # lightning's own use of it
+    # What is logged without it is of all processes already.
+    warnings.filterwarnings("ignore", message=".*sync_dist=True.*")
+    warnings.filterwarnings("ignore", message=".*`srun` command is available.*")
