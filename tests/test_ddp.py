@@ -14,7 +14,7 @@ from conftest import TINY_NETWORK, TINY_RUN, Compose, balls, save_coco, save_pai
 from lightning import Callback, LightningModule, Trainer
 from omegaconf import OmegaConf
 
-from isgseg.data.datamodule import evaluation_loader
+from isgseg.data.datamodule import CocoDataModule, evaluation_loader
 from isgseg.data.samplers import SeededSampler, ShareSampler
 from isgseg.errors import InputError
 from isgseg.evaluation.coco import MatchMetric, coco_metric, read_scores
@@ -109,7 +109,8 @@ def test_metrics_of_shares_are_those_of_all(
     """Also where a process has seen more images than another, or none."""
     module = load_module(trained / FINAL)
     batches = list(evaluation_loader(coco_root, "val", 1, 0))
-    found = [module.detect(images) for images, _ in batches]
+    with torch.inference_mode():
+        found = [module.detect(images) for images, _ in batches]
     targets = [[{**one, "masks": one["masks"].bool()} for one in target] for _, target in batches]
 
     def metrics(*taken: int) -> list[Any]:
@@ -179,8 +180,6 @@ def test_only_the_first_process_of_a_training_has_a_folder(
 
 
 def test_fewer_patches_than_the_processes_take_are_said(coco_root: Path) -> None:
-    from isgseg.data.datamodule import CocoDataModule
-
     module = CocoDataModule(str(coco_root), batch_size=4)
     module.setup("fit")
     module.trainer = type("Two", (), {"global_rank": 1, "world_size": 2})()
@@ -236,8 +235,8 @@ def test_two_processes_score_and_tune_as_one_and_one_of_them_writes(
     }
     module = load_module(folder / "checkpoints" / FINAL)
     alone = evaluation_trainer("cpu", "32-true", False, VolumeScore(slices=64))
-    alone.datamodule = type("Data", (), {"root": root})()
-    alone.validate(module, evaluation_loader(root, "val", 1, 0), verbose=False)
+    data = CocoDataModule(str(root), batch_size=1, num_workers=0)
+    alone.validate(module, datamodule=data, verbose=False)
     for name, value in alone.callback_metrics.items():
         assert metrics[name] == float(value), name
     assert list(module.thresholds or ()) == first["thresholds"]

@@ -10,11 +10,11 @@ import contextlib
 import logging
 import os
 import socket
+import traceback
 import warnings
 from collections.abc import Callable
 from logging.handlers import QueueHandler, QueueListener
 from multiprocessing import get_context
-from multiprocessing.pool import ExceptionWithTraceback
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +47,8 @@ def started_together() -> Any:
 
     None where this is the only one.
     """
-    from lightning.fabric.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
+    from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+    from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that srun is there and was not used
@@ -62,7 +63,7 @@ def environment_here() -> list[Any]:
 
     Those that `train_in_processes` started are its own, also in a job of SLURM with one task.
     """
-    from lightning.fabric.plugins.environments import LightningEnvironment
+    from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 
     return [LightningEnvironment()] if _STARTED in os.environ else []
 
@@ -130,7 +131,7 @@ def train_in_processes(train: Train, cfg: DictConfig, count: int) -> float | Non
     listener = QueueListener(records, _HandleHere())
     listener.start()
     arguments = (train, _literal(plain(cfg)), count, _free_port(), records, answers)
-    started = start_processes(_work, arguments, count, join=False)
+    started = start_processes(_work, arguments, count, join=False)  # type: ignore[no-untyped-call]
     failed: Exception | None = None
     try:
         while not started.join(grace_period=GRACE):
@@ -179,7 +180,9 @@ def _work(
         score = train(OmegaConf.create(content, flags={"allow_objects": True}))
         end_group()
     except Exception as error:
-        answers.put(ExceptionWithTraceback(error, error.__traceback__))
+        # Where it was raised is lost on the way otherwise.
+        error.add_note("".join(traceback.format_tb(error.__traceback__)))
+        answers.put(error)
         raise SystemExit(1) from None
     if rank == 0:
         answers.put(score)

@@ -44,7 +44,7 @@ class ResumableSweep(Callback):
         import optuna
         from optuna.trial import TrialState
 
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        optuna.logging.set_verbosity(logging.WARNING)
         sweeper, folder = config.hydra.sweeper, Path(str(config.hydra.sweep.dir))
         _held.enter_context(locked(folder, name=".isgseg-sweep-lock"))
         study = optuna.create_study(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import shlex
 from collections.abc import Sequence
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, NullFormatter
 
 from isgseg.errors import InputError
 from isgseg.io.atomic import replacing
@@ -37,7 +39,7 @@ def open_study(name: str, storage: str, **options: Any) -> Study:
     """
     import optuna
 
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    optuna.logging.set_verbosity(logging.WARNING)
     try:
         return optuna.load_study(study_name=name, storage=storage, **options)
     except KeyError:
@@ -61,7 +63,7 @@ def running_trial(study: Study, overrides: Sequence[str]) -> FrozenTrial:
     """
     from optuna.trial import TrialState
 
-    for trial in reversed(study.get_trials(deepcopy=False, states=[TrialState.RUNNING])):
+    for trial in reversed(study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))):
         if {f"{name}={value}" for name, value in trial.params.items()} <= set(overrides):
             return trial
     raise InputError(
@@ -155,3 +157,6 @@ def _draw(axis: Axes, table: pd.DataFrame, key: str) -> None:
     wide = numbers.notna().all() and numbers.min() > 0 and numbers.max() > 10 * numbers.min()
     if wide and key != "trial":
         axis.set_xscale("log")
+        axis.xaxis.set_minor_formatter(NullFormatter())
+    else:
+        axis.xaxis.set_major_locator(MaxNLocator(4, integer=key == "trial"))
