@@ -130,7 +130,8 @@ def train_in_processes(train: Train, cfg: DictConfig, count: int) -> float | Non
     records, answers = context.Queue(), context.SimpleQueue()
     listener = QueueListener(records, _HandleHere())
     listener.start()
-    arguments = (train, _literal(plain(cfg)), count, _free_port(), records, answers)
+    level = logging.getLogger().getEffectiveLevel()
+    arguments = (train, _literal(plain(cfg)), count, _free_port(), level, records, answers)
     started = start_processes(_work, arguments, count, join=False)  # type: ignore[no-untyped-call]
     failed: Exception | None = None
     try:
@@ -165,6 +166,7 @@ def _work(
     content: dict[str, Any],
     count: int,
     port: int,
+    level: int,
     records: Any,
     answers: Any,
 ) -> None:
@@ -173,7 +175,7 @@ def _work(
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), _STARTED: "1"}
     root = logging.getLogger()
     root.handlers = [QueueHandler(records)]
-    root.setLevel(logging.INFO)
+    root.setLevel(level)
     if rank:
         _quieten()
     try:
