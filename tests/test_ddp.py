@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import subprocess
+import sys
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -305,3 +308,25 @@ def test_what_ends_one_process_ends_all(
             *more,
             "trainer.max_epochs=9",
         )
+
+
+@pytest.mark.skipif(
+    os.environ.get("ISGSEG_TEST_SLURM") != "1",
+    reason="needs SLURM on this machine: set ISGSEG_TEST_SLURM=1",
+)
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("way", ["srun", "submitit"])
+def test_two_tasks_of_slurm_train_together(root: Path, tmp_path: Path, way: str) -> None:
+    options = [*TINY_NETWORK, *TINY_RUN, *TWO, f"data.root={root}", f"paths.root={tmp_path}"]
+    options += ["logger=[]", "~callbacks.learning_rate", "trainer.max_epochs=1"]
+    command = [sys.executable, "-m", "isgseg.train", *options]
+    if way == "srun":
+        command = ["srun", "--ntasks=2", "--ntasks-per-node=2", "--mem=3G", *command]
+    else:
+        launcher = ["tasks_per_node=2", "cpus_per_task=1", "mem_gb=3", "timeout_min=20"]
+        command += ["-m", "hydra/launcher=submitit_slurm"]
+        command += [f"hydra.launcher.{one}" for one in launcher]
+    subprocess.run(command, check=True, capture_output=True, text=True)
+    (final,) = tmp_path.glob(f"train/**/{FINAL}")
+    assert torch.load(final, weights_only=True)["global_step"] == 4
+    assert len(list(tmp_path.glob("train/*"))) == 1
