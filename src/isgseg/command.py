@@ -19,6 +19,7 @@ from isgseg.config import CONFIG_DIR, checked
 from isgseg.errors import InputError, input_error
 from isgseg.mistakes import stop
 from isgseg.overrides import modernize, with_key
+from isgseg.ranks import without_files
 
 if TYPE_CHECKING:
     from isgseg.batch.launch import Batch
@@ -63,8 +64,11 @@ def command(
                     return
             except InputError as error:
                 stop(name, error)
+            job = functools.partial(_job, name, function, old_names)
             try:
-                _run_hydra(name, functools.partial(_job, name, function, old_names))
+                with without_files(name) as more:
+                    sys.argv[1:] += more
+                    _run_hydra(name, job)
             except KeyboardInterrupt:
                 print(f"isgseg-{name}: interrupted", file=sys.stderr)
                 raise SystemExit(128 + signal.SIGINT) from None
@@ -136,7 +140,17 @@ def _job(
             raise
         log.debug("Where it was raised:", exc_info=error)
         log.error("%s", cause)
+        if _is_of_sweep():  # the others go on
+            raise cause from None
         raise SystemExit(1) from None
+
+
+def _is_of_sweep() -> bool:
+    """Whether a job is one of several, by `-m`."""
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+
+    return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
 
 
 def _full_disk(error: Exception) -> InputError | None:
@@ -174,6 +188,8 @@ def _run_hydra(name: str, job: Callable[[DictConfig], Any]) -> None:
         _end_of_pipe()
     except (HydraException, OmegaConfBaseException, OSError, ValueError) as error:
         if full or any(error is other for other in raised):
+            if not full and isinstance(error, InputError):  # of a job of a sweep, which has said it
+                raise SystemExit(1) from None
             raise
         stop(name, error)
 
