@@ -119,9 +119,10 @@ def broken(pages: dict[Path, Links], site: Path) -> Iterator[str]:
             target = (path.parent / unquote(parts.path)).resolve() if parts.path else path
             if not target.exists():
                 yield f"{path.relative_to(site)}: {link}"
-            elif parts.fragment and target in pages:
-                if unquote(parts.fragment) not in pages[target].anchors:
-                    yield f"{path.relative_to(site)}: {link}"
+                continue
+            anchors = pages[target].anchors if target in pages else None
+            if parts.fragment and anchors is not None and unquote(parts.fragment) not in anchors:
+                yield f"{path.relative_to(site)}: {link}"
 
 
 def test_links_of_the_site_lead_somewhere(site: Path) -> None:
