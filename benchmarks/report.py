@@ -16,12 +16,12 @@ from record import GROUPS, RESULTS, ROOT, check, reached
 PAGE = ROOT / "benchmarks" / "README.md"
 CARD = ROOT / "docs" / "model_card.md"
 FRONT = ROOT / "README.md"
-NETWORK = "shipped_network"  # the result file that the model card shows
+NETWORKS = ("shipped_network", "shipped_unet")  # the result files that the model card shows
 BEGIN, END = "<!-- begin: benchmarks/report.py -->", "<!-- end -->"
 # What the front page says: a result file, a number in it, and the words for it.
 HEADLINES = (
     (
-        NETWORK,
+        "shipped_network",
         "shipped network: F1 in 3D at IoU .5",
         "F1 in 3D on synthetic cells that it never saw",
     ),
@@ -36,7 +36,7 @@ HEADLINES = (
         "F1 on nine real slices, whose labels are incomplete; the phantom was adapted to them",
     ),
     ("demo", "make demo: all", "time of `make demo`, on two CPU cores"),
-    (NETWORK, "shipped network: file", "the network's file"),
+    ("shipped_network", "shipped network: file", "the network's file"),
 )
 Results = Mapping[str, Mapping[str, Any]]
 
@@ -154,10 +154,12 @@ def seeds(content: Mapping[str, Any]) -> str:
 
 
 def card_section(results: Results) -> str:
-    """What the model card says of the file, its training and its scores."""
-    content = results.get(NETWORK)
-    if content is None:
-        return "No network has been released yet, and so there are no scores.\n"
+    """What the model card says of the files, their training and their scores."""
+    return "\n".join(card_table(results[name]) for name in NETWORKS if name in results)
+
+
+def card_table(content: Mapping[str, Any]) -> str:
+    """The table of one network."""
     rows = [f"| {key} | {value} |" for key, value in content["details"].get("card", {}).items()]
     for number in content["numbers"]:
         target = target_text(content["targets"].get(number["name"]))
