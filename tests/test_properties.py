@@ -178,7 +178,7 @@ def test_stacks_that_agree_are_their_consensus(labels: Array) -> None:
 
 
 @pytest.mark.parametrize("suffix", [".mrc", ".mrc.gz", ".rec", ".tif", ".ome.tif", ".npy"])
-@settings(max_examples=8)
+@settings(max_examples=6)
 @given(data=st.data(), size=voxel_sizes)
 def test_what_was_written_is_read(
     suffix: str, data: st.DataObject, size: tuple[float, float, float]

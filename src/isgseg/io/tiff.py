@@ -83,7 +83,8 @@ def write_tiff(path: Path, data: Array, voxel_size: Sequence[float] | None) -> N
         return
     for axis, size in zip("ZYX", um or (), strict=False):
         metadata |= {f"PhysicalSize{axis}": size, f"PhysicalSize{axis}Unit": "µm"}
-    tifffile.imwrite(path, data, ome=True, metadata=metadata, compression="zlib")
+    grey = "minisblack"  # else tifffile takes rows of three or four voxels for colours
+    tifffile.imwrite(path, data, ome=True, metadata=metadata, compression="zlib", photometric=grey)
 
 
 def _check_pages(path: Path) -> None:
