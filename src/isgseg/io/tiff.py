@@ -116,7 +116,8 @@ def tiff_options(
         return {"imagej": True, "metadata": metadata, "resolution": resolution}
     for axis, size in zip("ZYX", um or (), strict=False):
         metadata |= {f"PhysicalSize{axis}": size, f"PhysicalSize{axis}Unit": "µm"}
-    return {"ome": True, "metadata": metadata, "compression": "zlib"}
+    grey = "minisblack"  # else tifffile takes rows of three or four voxels for colours
+    return {"ome": True, "metadata": metadata, "compression": "zlib", "photometric": grey}
 
 
 def _check_pages(path: Path) -> None:
