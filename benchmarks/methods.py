@@ -8,10 +8,11 @@ Each row of the table is a method, measured by a command of its own:
         --output benchmarks/results/methods.json
 
 `KEEP` holds the cells, the trainings and a file for each row. What is there is not measured again,
-so that a command that was stopped goes on, and `all` at the end only writes the result. A row trains
-on twelve cells, tunes its thresholds on one more, and is scored on four that nothing has seen
-(`isgseg-evaluate predicted=`). Its minutes are of processor time, so that 16 are eight minutes of two
-cores and other work on the machine matters little; making the data and tuning stand outside of them.
+so that a command that was stopped goes on, and `all` at the end only writes the result. A row
+trains on twelve cells, tunes its thresholds on one more, and is scored on four that nothing has
+seen (`isgseg-evaluate predicted=`). Its minutes are of processor time, so that 16 are eight minutes
+of two cores and other work on the machine matters little. Making the data and tuning stand outside
+of them.
 
 StarDist needs an environment of its own: make one, install
 `benchmarks/peers/stardist/requirements.txt`, and give `--stardist ITS_PYTHON`.

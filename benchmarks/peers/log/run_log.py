@@ -59,22 +59,31 @@ def main() -> None:
 
 
 def tune(images: Sequence[Array], truths: Sequence[Array]) -> dict[str, float]:
-    """The response and the share with the best F1 over all volumes, and that F1."""
+    """The response and the share with the best F1 over all volumes, and that F1.
+
+    First the response at the middle share, then the share, then the responses beside.
+    """
     grey = [image.astype(np.float32) / 255 for image in images]
     found = [blobs(volume, min(RESPONSES)) for volume in grey]
-    best: dict[str, float] = {"f1": -1.0}
-    for response in RESPONSES:
-        for share in SHARES:
+    tried: dict[tuple[float, float], float] = {}
+
+    def f1(response: float, share: float) -> float:
+        if (response, share) not in tried:
             counts = np.zeros(3)
             for volume, (places, radii, responses), truth in zip(grey, found, truths, strict=True):
                 kept = responses >= response
-                labels = grow(volume, places[kept], radii[kept], share)
-                counts += matched(labels, truth)
-            f1 = float(2 * counts[0] / max(counts[1] + counts[2], 1))
-            print(f"response {response:g}, share {share:g}: F1 {f1:.3f}", flush=True)
-            if f1 > best["f1"]:
-                best = {"response": response, "share": share, "f1": f1}
-    return best
+                counts += matched(grow(volume, places[kept], radii[kept], share), truth)
+            tried[response, share] = float(2 * counts[0] / max(counts[1] + counts[2], 1))
+            print(
+                f"response {response:g}, share {share:g}: {tried[response, share]:.3f}", flush=True
+            )
+        return tried[response, share]
+
+    response = max(RESPONSES, key=lambda response: f1(response, SHARES[1]))
+    share = max(SHARES, key=lambda share: f1(response, share))
+    index = RESPONSES.index(response)
+    response = max(RESPONSES[max(index - 1, 0) : index + 2], key=lambda value: f1(value, share))
+    return {"response": response, "share": share, "f1": f1(response, share)}
 
 
 def segment(image: Array, response: float, share: float) -> Array:
