@@ -97,7 +97,7 @@ def tiles(image: Array) -> tuple[int, int, int]:
 
 def train(args: argparse.Namespace, images: list[Array], labels: list[Array]) -> None:
     """Trains for so many seconds of processor time; the weights of the last step are kept."""
-    np.random.seed(args.seed)  # noqa: NPY002: StarDist draws from it
+    np.random.seed(args.seed)  # noqa: NPY002 - StarDist draws from it
     tf.random.set_seed(args.seed)
     config = Config3D(
         rays=Rays_GoldenSpiral(args.rays, anisotropy=(1, 1, 1)),
