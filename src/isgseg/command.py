@@ -12,7 +12,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -46,6 +46,9 @@ def command(
             # Torch reads it once, when it is imported: large tensors lie on large pages, where
             # Linux has them on request. Fresh small ones cost more than what is computed on them.
             os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+            if {"--help", "-h"} & set(sys.argv[1:]):
+                _print_help(name)
+                return
             try:
                 arguments, old_names = modernize(name, with_key(files, sys.argv[1:]))
             except InputError as error:
@@ -60,6 +63,17 @@ def command(
         return main
 
     return decorate
+
+
+def _print_help(name: str) -> None:
+    """Prints what `conf/` says of a command; Hydra is not asked, and nothing is composed."""
+    from isgseg.help import help_text
+
+    try:
+        print(help_text(name, sys.argv[1:]))
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _end_of_pipe()
 
 
 def _job(
@@ -113,13 +127,18 @@ def _run_hydra(name: str, job: Callable[[DictConfig], Any]) -> None:
         # Hydra prints its own errors and others alike, unless it is told to raise them.
         with _environment("HYDRA_FULL_ERROR", "1"):
             main()
-    except BrokenPipeError:  # `--help | head`: who reads has enough
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - Python flushes it when it ends
-        raise SystemExit(128 + signal.SIGPIPE) from None
+    except BrokenPipeError:
+        _end_of_pipe()
     except (HydraException, OmegaConfBaseException, OSError, ValueError) as error:
         if full or any(error is other for other in raised):
             raise
         _stop(name, error)
+
+
+def _end_of_pipe() -> NoReturn:
+    """Ends the program where who reads has enough, as in `--help | head`."""
+    sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - Python flushes it when it ends
+    raise SystemExit(128 + signal.SIGPIPE) from None
 
 
 def _stop(name: str, error: Exception) -> None:

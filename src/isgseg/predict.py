@@ -162,7 +162,7 @@ def reason(error: BaseException) -> str:
     return text if isinstance(error, InputError) else f"{type(error).__name__}: {text}"
 
 
-@command("predict")
+@command("predict", files="volumes")
 def main(cfg: DictConfig) -> None:
     """Console script."""
     predict(cfg)
