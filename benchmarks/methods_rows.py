@@ -375,7 +375,11 @@ def command(args: argparse.Namespace, name: str, *overrides: str, folder: Path) 
 
 
 ROWS: dict[str, Row] = {
-    "light": Isgseg("isgseg: Mask R-CNN, light", ("experiment=quickstart",)),
+    "light": Isgseg(
+        "isgseg: Mask R-CNN, light, without the split by shape",
+        ("experiment=quickstart",),
+        segmentation=("segmentation.split=false",),
+    ),
     "unet": Isgseg("isgseg: U-Net and split", ("experiment=unet",), method="unet"),
     "stardist": Peer("StarDist 3D", name="stardist"),
     "log": Peer("Laplacian of Gaussian and watershed", name="log", trains=False),
