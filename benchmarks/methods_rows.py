@@ -18,7 +18,6 @@ from methods_cost import Cost, kept, spent
 from record import ROOT
 
 from isgseg.data.metadata import read_metadata
-from isgseg.inference.predictor import Predictor
 from isgseg.instances.split import split
 from isgseg.io.volumes import read_labels, read_volume, write_volume
 
@@ -336,6 +335,8 @@ class Hybrid(Row):
         self, args: argparse.Namespace, data: Data, model: Path, volumes: list[Path], folder: Path
     ) -> Cost:
         """See `Row.label`; the time of the granules is added."""
+        from isgseg.inference.predictor import Predictor
+
         predictor = Predictor.from_checkpoint(model, progress=False)
         home = folder.parents[1] / self.of
         before = Cost(*json.loads((home / f"{folder.name}.json").read_text()))

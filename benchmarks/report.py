@@ -1,4 +1,4 @@
-"""Makes the page `benchmarks/README.md`, and the table of the model card, from `results/*.json`.
+"""Makes the page `benchmarks/README.md`, and tables of two pages in docs/, from `results/*.json`.
 
 Run `python benchmarks/report.py` after a benchmark has written its result. Nothing stands in the
 page that no result file holds; a test compares the two.
@@ -11,10 +11,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from methods_table import section as methods_section
 from record import GROUPS, RESULTS, ROOT, check, reached
 
 PAGE = ROOT / "benchmarks" / "README.md"
 CARD = ROOT / "docs" / "model_card.md"
+METHODS = ROOT / "docs" / "methods.md"  # shows the result file of its name
 NETWORKS = ("shipped_network", "shipped_unet")  # the result files that the model card shows
 BEGIN, END = "<!-- begin: benchmarks/report.py -->", "<!-- end -->"
 Results = Mapping[str, Mapping[str, Any]]
@@ -31,11 +33,14 @@ Older measurements, ablations and negative results are in [notes/](notes/).
 
 
 def main() -> None:
-    """Writes the page and the card."""
+    """Writes the pages."""
     results = read_results()
     PAGE.write_text(page(results))
     CARD.write_text(with_section(CARD.read_text(), card_section(results)))
-    print(f"{len(results)} results: {PAGE.relative_to(ROOT)}, {CARD.relative_to(ROOT)}")
+    section = methods_section(results.get(METHODS.stem))
+    METHODS.write_text(with_section(METHODS.read_text(), section))
+    names = ", ".join(str(path.relative_to(ROOT)) for path in (PAGE, CARD, METHODS))
+    print(f"{len(results)} results: {names}")
 
 
 def read_results(folder: Path = RESULTS) -> dict[str, dict[str, Any]]:

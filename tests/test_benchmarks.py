@@ -71,6 +71,9 @@ def test_the_page_and_the_card_are_the_report_of_the_results() -> None:
     assert report.PAGE.read_text() == report.page(results), advice
     card = report.CARD.read_text()
     assert card == report.with_section(card, report.card_section(results)), advice
+    methods = report.METHODS.read_text()
+    section = report.methods_section(results.get("methods"))
+    assert methods == report.with_section(methods, section), advice
 
 
 def test_the_page_has_at_most_300_lines_and_the_command_of_every_run() -> None:
