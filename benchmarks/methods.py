@@ -27,9 +27,9 @@ from pathlib import Path
 from typing import Any
 
 import methods_rows
-from methods_cost import kept
+from methods_cost import kept, spent
 from methods_table import fill
-from record import Result, add_output
+from record import ROOT, Result, add_output
 
 TRAINING = list(range(12))
 VALIDATION = 1000
@@ -46,6 +46,8 @@ def main() -> None:
             print(f"{name}: not measured, left out")
             continue
         kept(args.folder / "rows" / f"{name}.json", lambda name=name: measure(args, data, name))
+    for name in names:
+        real_slices(args.folder, name)
     if args.output:
         result = Result("Segmentation methods on the same cells in the same time", seeds=TEST)
         rows = merged(args.folder / "rows", args.output)
@@ -83,6 +85,27 @@ def measure(args: argparse.Namespace, data: methods_rows.Data, name: str) -> dic
     return row
 
 
+def real_slices(folder: Path, name: str) -> None:
+    """Scores centres on real slices, where a row has a network that takes one slice by itself."""
+    from real_slices import default_data  # imports torch
+
+    model = folder / "runs" / name / "train.json"
+    row = methods_rows.ROWS[name]
+    if not (isinstance(row, methods_rows.Isgseg) and model.is_file() and default_data().is_dir()):
+        return
+    checkpoint = json.loads(model.read_text())["model"]
+    output = folder / "real" / f"{name}_all.json"
+
+    def score() -> dict[str, float]:
+        line = [sys.executable, ROOT / "benchmarks" / "real_slices.py", checkpoint]
+        spent([*line, f"--output={output}"], output.with_suffix(".log"))
+        found = json.loads(output.read_text())["details"]
+        recall = found["recall_at_precision_half"]
+        return {"f1": found["best"]["f1"], "recall_at_precision_half": recall}
+
+    kept(folder / "real" / f"{name}.json", score)
+
+
 def merged(folder: Path, output: Path) -> dict[str, dict[str, Any]]:
     """The rows of a result that is there, replaced by those of the folder."""
     rows: dict[str, dict[str, Any]] = {}
@@ -90,6 +113,9 @@ def merged(folder: Path, output: Path) -> dict[str, dict[str, Any]]:
         rows |= json.loads(output.read_text())["details"]["rows"]
     for path in sorted(folder.glob("*.json")):
         rows[path.stem] = json.loads(path.read_text())
+        real = folder.with_name("real") / path.name
+        if real.is_file():
+            rows[path.stem]["real"] = json.loads(real.read_text())
     return rows
 
 

@@ -63,10 +63,22 @@ def section(content: Mapping[str, Any] | None) -> str:
             ],
         ),
         table(COSTS, [cost_row(row) for row in rows]),
+        *real_table(rows),
         f"Trainings of {' or '.join(f'{value:g}' for value in minutes)} minutes of one core, "
         f"{content['date']}, {content['machine']['cpu']}: `{content['command']}`.\n",
     ]
     return "\n".join(parts)
+
+
+def real_table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Centres on real slices, of the methods that take one; nothing where none was measured."""
+    found = [
+        [row["title"], text(row["real"]["f1"]), text(row["real"]["recall_at_precision_half"])]
+        for row in rows
+        if "real" in row
+    ]
+    columns = ("centres on nine real slices", "best F1", "recall at precision .5")
+    return [table(columns, found)] if found else []
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
