@@ -51,7 +51,8 @@ def main() -> None:
     if args.output:
         result = Result("Segmentation methods on the same cells in the same time", seeds=TEST)
         rows = merged(args.folder / "rows", args.output)
-        fill(result, {name: rows[name] for name in methods_rows.ROWS if name in rows})
+        titles = {name: row.title for name, row in methods_rows.ROWS.items() if name in rows}
+        fill(result, {name: rows[name] | {"title": title} for name, title in titles.items()})
         result.write(args.output)
 
 

@@ -319,7 +319,7 @@ class Hybrid(Row):
         maps: the row of the U-Net.
     """
 
-    of: str = "light"
+    of: str = "light-linked"
     maps: str = "unet"
 
     def train(self, args: argparse.Namespace, data: Data, folder: Path) -> dict[str, Any]:
@@ -376,11 +376,7 @@ def command(args: argparse.Namespace, name: str, *overrides: str, folder: Path) 
 
 
 ROWS: dict[str, Row] = {
-    "light": Isgseg(
-        "isgseg: Mask R-CNN, light, without the split by shape",
-        ("experiment=quickstart",),
-        segmentation=("segmentation.split=false",),
-    ),
+    "light": Isgseg("isgseg: Mask R-CNN, light", ("experiment=quickstart",)),
     "unet": Isgseg("isgseg: U-Net and split", ("experiment=unet",), method="unet"),
     "stardist": Peer("StarDist 3D", name="stardist"),
     "log": Peer("Laplacian of Gaussian and watershed", name="log", trains=False),
@@ -399,12 +395,12 @@ ROWS: dict[str, Row] = {
         method="unet",
         weights=WEIGHTS / "isg_unet_final.pth",
     ),
-    "light-split": Isgseg(
-        "isgseg: Mask R-CNN, light, split by shape",
+    "light-linked": Isgseg(
+        "isgseg: Mask R-CNN, light, without the split by shape",
         of="light",
-        segmentation=("segmentation.split=true",),
+        segmentation=("segmentation.split=false",),
     ),
-    "hybrid": Hybrid("isgseg: Mask R-CNN, light, split by the U-Net's map"),
+    "hybrid": Hybrid("isgseg: Mask R-CNN, light, split by the U-Net's map instead"),
     "default": Isgseg("isgseg: Mask R-CNN, default", (), epochs=20),
     "baseline": Isgseg(
         "published recipe: torchvision's Mask R-CNN", ("experiment=baseline",), epochs=20
