@@ -23,6 +23,7 @@ ORDER = (
     "models",
     "evaluation",
     "inference",
+    "batch",
     "training",
 )
 WITHOUT_TORCH = ("io", "phantom", "instances", "analysis")

@@ -7,26 +7,32 @@ import errno
 import functools
 import logging
 import os
-import re
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from isgseg.config import CONFIG_DIR, checked
-from isgseg.errors import InputError, input_error, one_of
+from isgseg.errors import InputError, input_error
+from isgseg.mistakes import stop
 from isgseg.overrides import modernize, with_key
+from isgseg.ranks import without_files
+
+if TYPE_CHECKING:
+    from isgseg.batch.launch import Batch
 
 log = logging.getLogger(__name__)
 Result = TypeVar("Result")
 
 
 def command(
-    name: str, files: str = ""
+    name: str,
+    files: str = "",
+    arguments_of: Callable[[list[str]], list[str]] = list,
+    batch: Batch | None = None,
 ) -> Callable[[Callable[[DictConfig], Result]], Callable[[], None]]:
     """Makes a console script of a function of a config.
 
@@ -38,6 +44,8 @@ def command(
     Args:
         name: of the command, as in `isgseg-<name>`.
         files: the key that arguments without a key mean, where they stand first.
+        arguments_of: makes arguments for Hydra of those that were typed, names of today.
+        batch: how its volumes become tasks of a launcher; None: it has none.
     """
 
     def decorate(function: Callable[[DictConfig], Result]) -> Callable[[], None]:
@@ -51,11 +59,16 @@ def command(
                 return
             try:
                 arguments, old_names = modernize(name, with_key(files, sys.argv[1:]))
+                sys.argv[1:] = arguments_of(arguments)
+                if batch is not None and _launched(name, batch, function, old_names):
+                    return
             except InputError as error:
-                _stop(name, error)
-            sys.argv[1:] = arguments
+                stop(name, error)
+            job = functools.partial(_job, name, function, old_names)
             try:
-                _run_hydra(name, functools.partial(_job, name, function, old_names))
+                with without_files(name) as more:
+                    sys.argv[1:] += more
+                    _run_hydra(name, job)
             except KeyboardInterrupt:
                 print(f"isgseg-{name}: interrupted", file=sys.stderr)
                 raise SystemExit(128 + signal.SIGINT) from None
@@ -76,6 +89,41 @@ def _print_help(name: str) -> None:
         _end_of_pipe()
 
 
+def _launched(
+    name: str, batch: Batch, function: Callable[[DictConfig], Any], old_names: list[str]
+) -> bool:
+    """Whether the arguments choose a launcher, whose tasks then have done the volumes."""
+    from isgseg.batch.launch import launch, launcher_of
+
+    launcher = launcher_of(sys.argv[1:])
+    if launcher is None:
+        return False
+    task = functools.partial(_task, name, function, old_names)
+    launch(name, sys.argv[1:], batch, launcher, functools.partial(_run_hydra, name, task))
+    return True
+
+
+def _task(
+    name: str, function: Callable[[DictConfig], Any], old_names: list[str], cfg: DictConfig
+) -> str | None:
+    """`_job` for one volume of a batch; returns why it failed, for the process that waits."""
+    cores = os.environ.get("SLURM_CPUS_PER_TASK")
+    if cores:  # torch would take all of the machine's
+        os.environ.setdefault("OMP_NUM_THREADS", cores)
+    try:
+        for message in old_names:
+            log.warning("%s", message)
+        function(checked(name, cfg))
+    except Exception as error:
+        cause = input_error(error) or _full_disk(error)
+        if cause is None:
+            log.exception("The task failed")
+            return " ".join(f"{type(error).__name__}: {error}".split())
+        log.error("%s", cause)
+        return str(cause)
+    return None
+
+
 def _job(
     name: str, function: Callable[[DictConfig], Result], old_names: list[str], cfg: DictConfig
 ) -> Result:
@@ -92,7 +140,17 @@ def _job(
             raise
         log.debug("Where it was raised:", exc_info=error)
         log.error("%s", cause)
+        if _is_of_sweep():  # the others go on
+            raise cause from None
         raise SystemExit(1) from None
+
+
+def _is_of_sweep() -> bool:
+    """Whether a job is one of several, by `-m`."""
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+
+    return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
 
 
 def _full_disk(error: Exception) -> InputError | None:
@@ -121,7 +179,6 @@ def _run_hydra(name: str, job: Callable[[DictConfig], Any]) -> None:
                 raised.append(error)
                 raise
 
-    OmegaConf.register_new_resolver("isgseg.unique", _unique, use_cache=True, replace=True)
     main = hydra.main(version_base="1.3", config_path=CONFIG_DIR, config_name=name)(run)
     try:
         # Hydra prints its own errors and others alike, unless it is told to raise them.
@@ -131,83 +188,16 @@ def _run_hydra(name: str, job: Callable[[DictConfig], Any]) -> None:
         _end_of_pipe()
     except (HydraException, OmegaConfBaseException, OSError, ValueError) as error:
         if full or any(error is other for other in raised):
+            if not full and isinstance(error, InputError):  # of a job of a sweep, which has said it
+                raise SystemExit(1) from None
             raise
-        _stop(name, error)
+        stop(name, error)
 
 
 def _end_of_pipe() -> NoReturn:
     """Ends the program where who reads has enough, as in `--help | head`."""
     sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - Python flushes it when it ends
     raise SystemExit(128 + signal.SIGPIPE) from None
-
-
-def _stop(name: str, error: Exception) -> None:
-    """Says an error in a line on standard error, and ends the program."""
-    from hydra.errors import HydraException
-
-    said, cause = str(error), error.__cause__
-    if isinstance(cause, OmegaConfBaseException):
-        said = f"{said}\n{cause}"
-    if said.startswith("Config group override must be"):  # Hydra does not say which
-        said = (
-            f"{', '.join(_empty_groups(sys.argv[1:])) or 'a group'}: a group needs one of its "
-            f"choices, which isgseg-{name} --help lists; ~GROUP takes a group out"
-        )
-    if unknown := re.search(r"^Could not override '([^']+)'.*is not in struct", said, re.DOTALL):
-        said = f"{unknown[1]}: unknown key; {_hint(name, unknown[1])}"
-    system: BaseException | None = error  # OmegaConf wraps what a resolver raised
-    while system is not None and not isinstance(system, OSError):
-        system = system.__cause__ or system.__context__
-    if system is not None and not isinstance(error, (InputError, HydraException)):
-        said = (
-            f"the folder of this run cannot be made: {system}; start in a folder that you may "
-            "write to, or choose one by paths.root=FOLDER"
-        )
-    said = re.sub(r"\n +(object_type|reference_type)=.*", "", said)
-    print(f"isgseg-{name}: {said}", file=sys.stderr)
-    raise SystemExit(1) from None
-
-
-def _empty_groups(arguments: list[str]) -> list[str]:
-    """The arguments that give a group of `conf/` no choice, such as `model=null`."""
-    found = []
-    for argument in arguments:
-        group, equals, choice = argument.lstrip("+").partition("=")
-        if equals and choice in ("null", "") and (Path(CONFIG_DIR) / group).is_dir():
-            found.append(argument)
-    return found
-
-
-def _hint(name: str, key: str) -> str:
-    """The key of a command that was perhaps meant."""
-    from difflib import get_close_matches
-
-    from isgseg.schema import schema_of
-    from isgseg.schema.messages import dotted_keys, json_schema
-
-    known = dotted_keys(json_schema(schema_of(name)))
-    last = key.rsplit(".", 1)[-1]
-    same = [other for other in known if other.rsplit(".", 1)[-1] == last]
-    near = same or get_close_matches(key, known, n=1, cutoff=0.6)
-    if near:
-        return f"did you mean {one_of(near)}?"
-    return f"isgseg-{name} --cfg job shows those there are"
-
-
-def _unique(folder: str) -> str:
-    """A new folder of that name; where it is there already, of that name with _2, _3, ...
-
-    Two runs that start in the same second get different ones.
-    """
-    path, number = Path(folder), 1
-    path.parent.mkdir(parents=True, exist_ok=True)
-    while True:
-        try:
-            path.mkdir()
-            return str(path)
-        except FileExistsError:
-            number += 1
-            path = Path(f"{folder}_{number}")
 
 
 @contextlib.contextmanager

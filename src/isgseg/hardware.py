@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from functools import cache
+from pathlib import Path
 
 import torch
 
@@ -27,12 +30,33 @@ def pick_device(name: str | None = None) -> torch.device:
     return torch.device(name)
 
 
-def check_devices(accelerator: str, devices: int | str | Sequence[int]) -> None:
+def device_name(device: torch.device) -> str:
+    """What a device is, such as `cuda: NVIDIA H200` or `cpu: AMD EPYC 9654 96-Core Processor`."""
+    if device.type == "cuda":
+        return f"cuda: {torch.cuda.get_device_name(device)}"
+    return f"{device.type}: {processor()}" if processor() else device.type
+
+
+@cache
+def processor() -> str:
+    """The model of the processor; empty where the system does not tell."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()
+
+
+def check_devices(
+    accelerator: str, devices: int | str | Sequence[int], strategy: str = "auto"
+) -> None:
     """Whether the machine has the devices, before any process is started for them.
 
     Args:
         accelerator: Lightning's: `auto`, `cpu`, `gpu`, `cuda` or `mps`.
         devices: how many, their indices, or `auto`.
+        strategy: Lightning's; with `ddp` on a CPU, devices are processes.
 
     Raises:
         InputError: it has not.
@@ -49,9 +73,11 @@ def check_devices(accelerator: str, devices: int | str | Sequence[int]) -> None:
     wanted = int(devices) if isinstance(devices, (int, str)) else 1 + max(devices)
     on_cpu = accelerator == "cpu" or not (gpus or mps)
     most = 1 if on_cpu or not gpus else gpus
+    if on_cpu and isinstance(devices, int) and strategy.startswith("ddp"):
+        return
     if wanted > most:
         remedy = (
-            "a CPU is one device, whose cores one process uses"
+            "a CPU is one device, whose cores one process uses; trainer.strategy=ddp runs several"
             if on_cpu
             else f"this machine has {most}"
         )

@@ -43,6 +43,8 @@ PREPARE_CHOICES = {
     ("data", "phantom"): ("source", "phantom"),
     ("data", "volumes"): ("source", "volumes"),
 }
+# Keys by which other commands know the same, and which are taken without a word.
+ALIASES = {("analyse", "volumes"): "volume"}
 # Groups of the configuration; the optional ones are null unless they are asked for.
 OPTIONAL = {"experiment", "hparams_search"}
 GROUPS = OPTIONAL | {
@@ -69,6 +71,7 @@ TEXTS = {
     "summaries",
     "conditions",
     "reference",
+    "manifest",
 }
 _PARTS = re.compile(r"(?P<sign>\+\+|\+|~)?(?P<key>[^=]+)(?:=(?P<value>.*))?", re.DOTALL)
 _NUMBER = re.compile(r"(?<=[\[,=])\s*([+-]?\.?\d[\d_.eE+-]*)\s*(?=[\],]|$)")
@@ -101,7 +104,7 @@ def modernize(command: str, arguments: Iterable[str]) -> tuple[list[str], list[s
             continue
         sign, key, value = found["sign"] or "", found["key"], found["value"]
         _refuse_phantom(command, key, value)
-        now, choice = renamed_key(key), value
+        now, choice = renamed_key(ALIASES.get((command, key), key)), value
         table = CHOICES | (PREPARE_CHOICES if command == "prepare" else {})
         if (key, value) in table:
             now, choice = table[(key, str(value))]
@@ -109,7 +112,7 @@ def modernize(command: str, arguments: Iterable[str]) -> tuple[list[str], list[s
             changed += [] if now in OPTIONAL else [f"~{now}"]  # Hydra's own way to say so
             continue
         new = f"{sign}{now}" if choice is None else f"{sign}{now}={choice}"
-        if new != argument:
+        if new != argument and (command, key) not in ALIASES:
             warnings.append(f"{argument} is the name of an earlier release; write {new}")
         text = now.rsplit(".", 1)[-1] in TEXTS or _is_structure(now)
         changed.append(as_text(new) if text else new)
@@ -187,6 +190,24 @@ def _quoted(text: str) -> str:
         return text
     literal = text.replace("\\", "\\\\").replace("'", "\\'")
     return f"'{literal}'"
+
+
+def literal(text: str) -> str:
+    r"""Any text in quotes, so that Hydra reads the same text again.
+
+    >>> literal("it's.mrc")
+    "'it\\'s.mrc'"
+    """
+    doubled = re.sub(r"(\\+)(?='|$)", r"\1\1", text)
+    return "'" + doubled.replace("'", "\\'").replace("${", "\\${") + "'"
+
+
+def value_of(override: str) -> Any:
+    """The value of an override, such as a text or a list; None for one that is a sweep."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    parsed = OverridesParser.create().parse_override(as_text(override))
+    return None if parsed.is_sweep_override() else parsed.value()
 
 
 def modernize_config(content: dict[str, Any]) -> list[str]:

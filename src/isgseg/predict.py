@@ -4,13 +4,28 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from isgseg.batch.launch import Batch
+from isgseg.batch.records import (
+    collected_warnings,
+    note_failure,
+    one_line,
+    record_path,
+    recorded,
+)
+from isgseg.batch.work import Item, Row, Work
 from isgseg.command import command
+from isgseg.config import plain
 from isgseg.errors import InputError
+from isgseg.inference.manifest import MARK, Manifest, read_content, read_manifest
+from isgseg.inference.replay import replayed, tell_replay
+from isgseg.io.paths import sha256, user_path
 
 if TYPE_CHECKING:  # torch takes seconds to import, and --help should not wait for it
     from isgseg.inference.outputs import Outputs
@@ -19,11 +34,25 @@ if TYPE_CHECKING:  # torch takes seconds to import, and --help should not wait f
 log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class Labelling(Item):
+    """A volume to label.
+
+    Attributes:
+        outputs: where its results go.
+        manifest: what they are to be made with.
+    """
+
+    outputs: Outputs
+    manifest: Manifest
+
+
 def predict(cfg: DictConfig) -> list[Path]:
     """Labels every volume and returns the label files; a table of the granules lies beside each.
 
     Volumes whose results are there, made the same way, are kept as they are. One that fails does
-    not keep the others from being labelled; it is named at the end, with the reason.
+    not keep the others from being labelled; it is named at the end, with the reason. Of several
+    volumes there is a summary, `predict_summary.csv`.
 
     Args:
         cfg: `conf/predict.yaml`.
@@ -32,122 +61,168 @@ def predict(cfg: DictConfig) -> list[Path]:
         InputError: no checkpoint, two volumes of one name, a file in the way, or volumes that
             could not be labelled; the message names them.
     """
-    from isgseg.inference.outputs import plan_outputs
     from isgseg.inference.predictor import Predictor
-    from isgseg.io.formats import parse_voxel_size
+
+    work = plan(cfg)
+    failed = dict(work.failed)
+    if work.todo:
+        settings: dict[str, Any] = OmegaConf.to_object(cfg)  # type: ignore[assignment]
+        keys = ("device", "tta", "threshold", "normalization", "segmentation", "precision", "fast")
+        with collected_warnings() as warnings:
+            predictor = Predictor.from_checkpoint(
+                work.todo[0].manifest.checkpoint,
+                progress=cfg.progress,
+                **{key: settings[key] for key in keys},
+            )
+        for number, item in enumerate(work.todo, start=1):
+            if len(work.todo) > 1:
+                log.info("Volume %d of %d: %s", number, len(work.todo), item.volume)
+            try:
+                made = predict_file(predictor, item, warnings)
+            except (InputError, MemoryError) as error:
+                failed[str(item.volume)] = reason(error)
+                log.error("%s: %s", item.volume, failed[str(item.volume)])
+            except Exception as error:
+                failed[str(item.volume)] = reason(error)
+                log.exception("%s could not be labelled", item.volume)
+            else:
+                if cfg.manifest is not None:
+                    tell_replay(read_manifest(user_path(cfg.manifest)), made)
+    work.finish(failed)
+    return [item.done for item in work.items]
+
+
+def plan(cfg: DictConfig) -> Work[Labelling]:
+    """The volumes of a config, and which of them have no results that were made so.
+
+    Args:
+        cfg: `conf/predict.yaml`.
+
+    Raises:
+        InputError: see `predict`.
+    """
+    from isgseg.inference.outputs import check_format, plan_outputs
+    from isgseg.inference.replay import check_replay
+    from isgseg.io.ome_zarr_labels import check_place_for_labels
     from isgseg.io.pairing import find_images
+    from isgseg.io.volumes import stem
     from isgseg.models.locate import find_model
 
-    if cfg.format not in ("tif", "mrc"):
-        raise InputError(f"format={cfg.format} must be tif or mrc")
-    voxel_size = parse_voxel_size(cfg.voxel_size)
+    check_format("zarr" if cfg.into_zarr else cfg.format)
+    check_format(cfg.format)
     volumes = find_images(cfg.volumes)
-    planned = plan_outputs(volumes, Path(cfg.output_dir), cfg.format)
-    checkpoint = find_model(cfg.ckpt_path)
-    origin = describe(cfg, checkpoint)
-    todo, failed = [], dict[str, str]()
-    for volume, outputs in zip(volumes, planned, strict=True):
+    folder = Path(cfg.output_dir)
+    told = None if cfg.manifest is None else read_manifest(user_path(cfg.manifest))
+    with collected_warnings() as warnings:
+        common = describe(cfg, find_model(cfg.ckpt_path))
+    common = replace(common, warnings=warnings)
+    items, todo, failed = [], [], dict[str, str]()
+    for volume, outputs in zip(volumes, plan_outputs(volumes, folder, cfg.format), strict=True):
+        record = record_path(folder, stem(volume), "predict")
+        item = Labelling(volume, outputs.labels, record, outputs, common)
+        items.append(item)
         try:
-            here = origin | describe_volume(volume)
+            here = replace(common, volume=str(volume.absolute()), volume_sha256=sha256(volume))
         except InputError as error:
             failed[str(volume)] = reason(error)
+            note_failure(record, "predict", volume, reason(error))
             continue
-        if outputs.is_complete(here, cfg.overwrite):
+        if told is not None:
+            check_replay(told, here)
+        if outputs.is_complete(here.deciding(), cfg.overwrite):
             log.info("%s: kept %s, which is complete", volume, outputs.labels)
         else:
-            todo.append((volume, outputs, here))
-    if not todo and not failed:
-        return [outputs.labels for outputs in planned]
-    settings: dict[str, Any] = OmegaConf.to_object(cfg)  # type: ignore[assignment]
-    keys = ("device", "tta", "threshold", "normalization", "segmentation", "precision", "fast")
-    predictor = Predictor.from_checkpoint(
-        checkpoint, progress=cfg.progress, **{key: settings[key] for key in keys}
-    )
-    for volume, outputs, here in todo:
-        try:
-            predict_file(predictor, checkpoint, volume, outputs, voxel_size, here)
-        except (InputError, MemoryError) as error:
-            failed[str(volume)] = reason(error)
-            log.error("%s: %s", volume, failed[str(volume)])
-        except Exception as error:
-            failed[str(volume)] = reason(error)
-            log.exception("%s could not be labelled", volume)
-    if failed:
-        reasons = "; ".join(f"{name} ({why})" for name, why in failed.items())
-        raise InputError(f"{len(failed)} of {len(volumes)} volumes were not labelled: {reasons}")
-    return [outputs.labels for outputs in planned]
+            if cfg.into_zarr:
+                check_place_for_labels(volume, MARK, overwrite=cfg.overwrite)
+            todo.append(replace(item, manifest=here))
+    work = Work("predict", folder, items, todo, labelled_rows, failed)
+    work.check()
+    return work
 
 
-def predict_file(
-    predictor: Predictor,
-    checkpoint: Path,
-    path: Path,
-    outputs: Outputs,
-    voxel_size: tuple[float, float, float] | None,
-    origin: dict[str, Any],
-) -> None:
-    """Labels one file and writes labels and table.
+def predict_file(predictor: Predictor, item: Labelling, warnings: Sequence[str] = ()) -> Manifest:
+    """Labels one file and writes labels, table and manifest.
 
     Args:
         predictor: of all files.
-        checkpoint: that it was made of.
-        path: of the volume.
-        outputs: where the results go.
-        voxel_size: nm, (z, y, x), in place of the file's; None: the file's.
-        origin: what the results are made with.
+        item: the volume, and where the results go.
+        warnings: that were logged before, and hold for every volume.
+
+    Returns:
+        The manifest as it was written, with what was found.
 
     Raises:
         InputError: the file is no volume, or the results cannot be written.
     """
     from isgseg.analysis.granules import granule_table
+    from isgseg.hardware import device_name, pick_device
     from isgseg.io.folders import locked
-    from isgseg.io.volumes import Volume, read_volume
+    from isgseg.io.formats import parse_voxel_size
+    from isgseg.io.ome_zarr_labels import add_labels
+    from isgseg.io.volumes import Volume, open_volume
 
     start = time.perf_counter()
-    with locked(outputs.labels.parent, f".{outputs.labels.name}.lock"):
-        volume = read_volume(path)
-        volume = Volume(volume.data, voxel_size or volume.voxel_size)
+    path, outputs, manifest = item.volume, item.outputs, item.manifest
+    with (
+        collected_warnings() as own,
+        locked(outputs.labels.parent, f".{outputs.labels.name}.lock"),
+        recorded(item.record, "predict", path, reason),
+    ):
+        volume = open_volume(path)
+        asked = parse_voxel_size(manifest.config["voxel_size"])
+        volume = Volume(volume.data, asked or volume.voxel_size)
+        size = volume.voxel_size
         granules = predictor.segment(volume, path.name)
         table = granule_table(
             granules.labels,
             volume.data,
-            volume.voxel_size,
+            size,
             score=granules.score,
             supporting_slices=granules.slices,
         )
-        used = {
-            "volume": str(path),
-            "checkpoint": str(checkpoint),
-            "granules": len(table),
-            "voxel_size_nm": volume.voxel_size,
-            "thresholds": predictor.thresholds._asdict(),
-        }
-        outputs.write(granules.labels, volume.voxel_size, table, origin | used)
-    seconds = time.perf_counter() - start
-    log.info("%s: %d granules in %.0f s, written to %s", path, len(table), seconds, outputs.labels)
+        made = replace(
+            manifest,
+            granules=len(table),
+            voxel_size_nm=None if size is None else list(map(float, size)),
+            thresholds=predictor.thresholds._asdict(),
+            device=device_name(pick_device(manifest.config["device"])),
+            seconds=round(time.perf_counter() - start, 3),
+            warnings=[*manifest.warnings, *warnings, *own],
+        )
+        made = outputs.write(granules.labels, size, table, made)
+        if manifest.config["into_zarr"]:
+            place = add_labels(path, granules.labels, size, {"isgseg": made.plain()})
+            log.info("%s: the labels are in %s too", path, place)
+    log.info(
+        "%s: %d granules in %.0f s, written to %s", path, len(table), made.seconds, outputs.labels
+    )
+    return made
 
 
-def describe(cfg: DictConfig, checkpoint: Path) -> dict[str, Any]:
-    """What decides the results of every volume, as JSON holds it."""
-    from isgseg import __version__
-    from isgseg.io.paths import sha256
+def describe(cfg: DictConfig, checkpoint: Path) -> Manifest:
+    """What decides the results of every volume: a manifest without what is of one volume."""
+    from isgseg.inference.manifest import versions
     from isgseg.models.archive import check_file
 
     check_file(checkpoint)
-    keys = ("threshold", "normalization", "tta", "segmentation", "voxel_size", "precision", "fast")
-    plain: dict[str, Any] = OmegaConf.to_object(cfg)  # type: ignore[assignment]
-    return {
-        "isgseg": __version__,
-        "checkpoint_sha256": sha256(checkpoint),
-        **{key: plain[key] for key in keys},
-    }
+    return Manifest(
+        volume="",
+        volume_sha256="",
+        checkpoint=str(checkpoint.absolute()),
+        checkpoint_sha256=sha256(checkpoint),
+        versions=versions(),
+        config=plain(cfg),
+    )
 
 
-def describe_volume(path: Path) -> dict[str, Any]:
-    """Which volume it is, as JSON holds it."""
-    from isgseg.io.paths import sha256
-
-    return {"volume_sha256": sha256(path)}
+def labelled_rows(folder: Path) -> Iterator[Row]:
+    """The summary's rows of the volumes that have labels in a folder, by their manifests."""
+    for path in folder.glob("*_labels.json"):
+        content = read_content(path) or {}
+        if "config" in content and (folder / str(content.get("labels"))).exists():
+            made = read_manifest(path)
+            said = " | ".join(made.warnings)
+            yield Row(made.volume, "labelled", made.granules, made.seconds, made.device, said)
 
 
 def reason(error: BaseException) -> str:
@@ -158,11 +233,10 @@ def reason(error: BaseException) -> str:
         if torch.cuda.is_available():
             torch.cuda.empty_cache()  # for the next volume
         return "not enough memory; cut the volume, or use a machine with more (device=cpu)"
-    text = " ".join(str(error).split()) or "no message"
-    return text if isinstance(error, InputError) else f"{type(error).__name__}: {text}"
+    return one_line(error)
 
 
-@command("predict", files="volumes")
+@command("predict", files="volumes", arguments_of=replayed, batch=Batch("volumes", plan))
 def main(cfg: DictConfig) -> None:
     """Console script."""
     predict(cfg)

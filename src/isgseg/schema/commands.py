@@ -105,7 +105,9 @@ class Predict(Run):
 
     ckpt_path: Text | None
     volumes: Files
-    format: Literal["tif", "mrc"]
+    manifest: Text | None
+    format: Literal["tif", "mrc", "zarr", "zarr-0.4"]
+    into_zarr: bool
     overwrite: bool
     fast: bool
     threshold: Share | None
