@@ -1,4 +1,4 @@
-"""Makes `benchmarks/README.md`, and tables of README.md and two pages in docs/, of `results/*.json`.
+"""Makes `benchmarks/README.md`, and tables of README.md and of pages in docs/, of `results/*.json`.
 
 Run `python benchmarks/report.py` after a benchmark has written its result. Nothing stands in the
 page that no result file holds; a test compares the two.
