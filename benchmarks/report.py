@@ -15,7 +15,7 @@ from record import GROUPS, RESULTS, ROOT, check, reached
 
 PAGE = ROOT / "benchmarks" / "README.md"
 CARD = ROOT / "docs" / "model_card.md"
-NETWORK = "shipped_network"  # the result file that the model card shows
+NETWORKS = ("shipped_network", "shipped_unet")  # the result files that the model card shows
 BEGIN, END = "<!-- begin: benchmarks/report.py -->", "<!-- end -->"
 Results = Mapping[str, Mapping[str, Any]]
 
@@ -131,10 +131,12 @@ def seeds(content: Mapping[str, Any]) -> str:
 
 
 def card_section(results: Results) -> str:
-    """What the model card says of the file, its training and its scores."""
-    content = results.get(NETWORK)
-    if content is None:
-        return "No network has been released yet, and so there are no scores.\n"
+    """What the model card says of the files, their training and their scores."""
+    return "\n".join(card_table(results[name]) for name in NETWORKS if name in results)
+
+
+def card_table(content: Mapping[str, Any]) -> str:
+    """The table of one network."""
     rows = [f"| {key} | {value} |" for key, value in content["details"].get("card", {}).items()]
     for number in content["numbers"]:
         target = target_text(content["targets"].get(number["name"]))

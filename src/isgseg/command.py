@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import functools
 import logging
 import os
@@ -12,13 +11,13 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from isgseg.config import CONFIG_DIR, checked
-from isgseg.errors import InputError, input_error, one_of
+from isgseg.errors import InputError, full_disk, input_error, one_of
 from isgseg.overrides import modernize, with_key
 
 if TYPE_CHECKING:
@@ -54,6 +53,9 @@ def command(
             # Torch reads it once, when it is imported: large tensors lie on large pages, where
             # Linux has them on request. Fresh small ones cost more than what is computed on them.
             os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+            if {"--help", "-h"} & set(sys.argv[1:]):
+                _print_help(name)
+                return
             try:
                 arguments, old_names = modernize(name, with_key(files, sys.argv[1:]))
                 sys.argv[1:] = arguments_of(arguments)
@@ -98,13 +100,24 @@ def _task(
             log.warning("%s", message)
         function(checked(name, cfg))
     except Exception as error:
-        cause = input_error(error) or _full_disk(error)
+        cause = input_error(error) or full_disk(error)
         if cause is None:
             log.exception("The task failed")
             return " ".join(f"{type(error).__name__}: {error}".split())
         log.error("%s", cause)
         return str(cause)
     return None
+
+
+def _print_help(name: str) -> None:
+    """Prints what `conf/` says of a command; Hydra is not asked, and nothing is composed."""
+    from isgseg.help import help_text
+
+    try:
+        print(help_text(name, sys.argv[1:]))
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _end_of_pipe()
 
 
 def _job(
@@ -118,22 +131,12 @@ def _job(
             log.warning("%s", message)
         return function(checked(name, cfg))
     except (InputError, InstantiationException, OSError) as error:
-        cause = input_error(error) or _full_disk(error)
+        cause = input_error(error) or full_disk(error)
         if cause is None or os.environ.get("HYDRA_FULL_ERROR"):
             raise
         log.debug("Where it was raised:", exc_info=error)
         log.error("%s", cause)
         raise SystemExit(1) from None
-
-
-def _full_disk(error: Exception) -> InputError | None:
-    """What to do where the disk is full, whichever file was being written."""
-    if not isinstance(error, OSError) or error.errno not in (errno.ENOSPC, errno.EDQUOT):
-        return None
-    return InputError(
-        f"{error.filename or 'a file of this run'}: {error.strerror}; free some space, or choose a "
-        "folder on another disk"
-    )
 
 
 def _run_hydra(name: str, job: Callable[[DictConfig], Any]) -> None:
@@ -157,13 +160,18 @@ def _run_hydra(name: str, job: Callable[[DictConfig], Any]) -> None:
         # Hydra prints its own errors and others alike, unless it is told to raise them.
         with _environment("HYDRA_FULL_ERROR", "1"):
             main()
-    except BrokenPipeError:  # `--help | head`: who reads has enough
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - Python flushes it when it ends
-        raise SystemExit(128 + signal.SIGPIPE) from None
+    except BrokenPipeError:
+        _end_of_pipe()
     except (HydraException, OmegaConfBaseException, OSError, ValueError) as error:
         if full or any(error is other for other in raised):
             raise
         _stop(name, error)
+
+
+def _end_of_pipe() -> NoReturn:
+    """Ends the program where who reads has enough, as in `--help | head`."""
+    sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - Python flushes it when it ends
+    raise SystemExit(128 + signal.SIGPIPE) from None
 
 
 def _stop(name: str, error: Exception) -> None:

@@ -229,7 +229,7 @@ def reason(error: BaseException) -> str:
     return one_line(error)
 
 
-@command("predict", arguments_of=replayed, batch=Batch("volumes", plan))
+@command("predict", files="volumes", arguments_of=replayed, batch=Batch("volumes", plan))
 def main(cfg: DictConfig) -> None:
     """Console script."""
     predict(cfg)

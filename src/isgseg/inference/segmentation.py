@@ -52,7 +52,7 @@ class SliceSegmenter:
     def segment(self, volume: Volume, normalizer: Normalizer, name: str = "") -> Granules:
         """The granules of a volume, one slice of detections in memory at a time."""
         granules = self._found(volume, normalizer, name)
-        if not self.settings.split:
+        if not (self.settings.split and self.settings.link):
             return granules
         apart = split_granules(granules, self.settings)
         log.info("%s: %d granules, split to %d", name, len(granules.score), len(apart.score))
