@@ -7,6 +7,9 @@ Times are of the processor, so that what else runs on the machine changes them l
 from __future__ import annotations
 
 import argparse
+import resource
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -48,7 +51,9 @@ def main() -> None:
             ),
             "SHA-256 of the labels": lambda: hash_labels(labels),
             "writing the labels": lambda: write_volume(out, labels, SIZE),
-            "reading the labels, in a second run": lambda: hash_labels(read_labels(out).data),
+            "reading the labels, in a second run": lambda: hash_labels(
+                read_labels(out, check=False).data
+            ),
         }
         total = 0.0
         for step, act in steps.items():
@@ -58,7 +63,20 @@ def main() -> None:
             total += seconds * ("second run" not in step)
             result.add("speed", f"{name}: {step}", seconds, "s")
         result.add("speed", f"{name}: all of one task", total, "s")
+    result.add("speed", "start of a task: Python, PyTorch, the network", start_of_task(), "s")
     result.write(args.output)
+
+
+def start_of_task() -> float:
+    """Processor seconds of what each task does before its first slice, on a CPU."""
+    code = (
+        "import isgseg.predict; from isgseg.inference.predictor import Predictor; "
+        "Predictor.from_checkpoint(None, device='cpu')"
+    )
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
 def balls() -> npt.NDArray[np.uint16]:

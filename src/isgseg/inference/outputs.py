@@ -190,7 +190,7 @@ def plan_outputs(volumes: Sequence[Path], folder: Path, suffix: str) -> list[Out
 def hash_of_file(path: Path) -> str | None:
     """That of a label file; None where it cannot be read."""
     try:
-        return hash_labels(read_labels(path).data)
+        return hash_labels(read_labels(path, check=False).data)
     except InputError:
         return None
 
