@@ -179,7 +179,7 @@ def test_a_launcher_is_for_volumes_unless_there_is_another_sweep(
 def volumes_of(argv: list[str], key: str) -> list[str]:
     """The volumes of Hydra's sweep, of whose values each is a list of one."""
     (sweep,) = [word for word in argv if word.startswith(f"++{key}=")]
-    override = OverridesParser.create().parse_override(sweep)
+    override: Any = OverridesParser.create().parse_override(sweep)
     if not override.is_sweep_override():
         return [str(item) for item in override.value()]
     return [choice[0].text for choice in override.sweep_iterator(lambda choice: choice)]
