@@ -71,6 +71,10 @@ def test_the_page_and_the_card_are_the_report_of_the_results() -> None:
     assert report.PAGE.read_text() == report.page(results), advice
     card = report.CARD.read_text()
     assert card == report.with_section(card, report.card_section(results)), advice
+    front = report.FRONT.read_text()
+    assert front == report.with_section(front, report.front_section(results)), advice
+    # Every headline is a number that exists.
+    assert report.front_section(results).count("\n") == len(report.HEADLINES) + 2
 
 
 def test_the_page_has_at_most_300_lines_and_the_command_of_every_run() -> None:

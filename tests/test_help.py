@@ -24,11 +24,11 @@ def test_a_paragraph_and_three_examples_come_first(command: str) -> None:
     own = sections(command)[0]
     assert len(own.text) > 80
     assert own.text.endswith(".")
-    assert len(own.examples) == 3
+    assert len(own.examples) >= 3
     assert all(example.startswith(f"isgseg-{command} ") for example in own.examples)
     said = help_text(command, width=100)
     assert said.index(own.text.split(".")[0][:60]) < said.index(own.examples[0])
-    assert said.index(own.examples[2]) < said.index("Keys")
+    assert said.index(own.examples[-1]) < said.index("Keys")
     wrapped = re.sub(r"^  isgseg-.*$|^  \S+$", "", said, flags=re.M)  # examples and keys are not
     assert max(map(len, wrapped.splitlines())) <= 100
 
@@ -40,6 +40,8 @@ def test_every_example_is_accepted(config: Compose, command: str) -> None:
         if "-m" in shlex.split(example):  # one of the values of a sweep
             typed = [re.sub(r"(=[^,\[]+),.*", r"\1", given) for given in typed]
         typed = [f"{given}x.mrc" if given.endswith("=...") else given for given in typed]
+        if typed[0].startswith("manifest="):
+            typed.append("volumes=x.mrc")  # as the manifest would say
         arguments, old = modernize(command, with_key(FILES.get(command, ""), typed))
         assert not old
         checked(command, config(command, *arguments))

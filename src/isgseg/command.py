@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import logging
 import os
-import re
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from isgseg.config import CONFIG_DIR, checked
-from isgseg.errors import InputError, full_disk, input_error, one_of
+from isgseg.errors import InputError, input_error
+from isgseg.mistakes import stop
 from isgseg.overrides import modernize, with_key
+from isgseg.ranks import without_files
 
 if TYPE_CHECKING:
     from isgseg.batch.launch import Batch
@@ -62,9 +63,12 @@ def command(
                     sys.argv[1:] = arguments_of(arguments)
                     done = batch is not None and _launched(name, batch, function, old_names)
                 except InputError as error:
-                    _stop(name, error)
+                    stop(name, error)
                 if not done:
-                    _run_hydra(name, functools.partial(_job, name, function, old_names))
+                    job = functools.partial(_job, name, function, old_names)
+                    with without_files(name) as more:
+                        sys.argv[1:] += more
+                        _run_hydra(name, job)
             except KeyboardInterrupt:
                 print(f"isgseg-{name}: interrupted", file=sys.stderr)
                 raise SystemExit(128 + signal.SIGINT) from None
@@ -72,6 +76,17 @@ def command(
         return main
 
     return decorate
+
+
+def _print_help(name: str) -> None:
+    """Prints what `conf/` says of a command; Hydra is not asked, and nothing is composed."""
+    from isgseg.help import help_text
+
+    try:
+        print(help_text(name, sys.argv[1:]))
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _end_of_pipe()
 
 
 def _launched(
@@ -100,24 +115,13 @@ def _task(
             log.warning("%s", message)
         function(checked(name, cfg))
     except Exception as error:
-        cause = input_error(error) or full_disk(error)
+        cause = input_error(error) or _full_disk(error)
         if cause is None:
             log.exception("The task failed")
             return " ".join(f"{type(error).__name__}: {error}".split())
         log.error("%s", cause)
         return str(cause)
     return None
-
-
-def _print_help(name: str) -> None:
-    """Prints what `conf/` says of a command; Hydra is not asked, and nothing is composed."""
-    from isgseg.help import help_text
-
-    try:
-        print(help_text(name, sys.argv[1:]))
-        sys.stdout.flush()
-    except BrokenPipeError:
-        _end_of_pipe()
 
 
 def _job(
@@ -131,12 +135,32 @@ def _job(
             log.warning("%s", message)
         return function(checked(name, cfg))
     except (InputError, InstantiationException, OSError) as error:
-        cause = input_error(error) or full_disk(error)
+        cause = input_error(error) or _full_disk(error)
         if cause is None or os.environ.get("HYDRA_FULL_ERROR"):
             raise
         log.debug("Where it was raised:", exc_info=error)
         log.error("%s", cause)
+        if _is_of_sweep():  # the others go on
+            raise cause from None
         raise SystemExit(1) from None
+
+
+def _is_of_sweep() -> bool:
+    """Whether a job is one of several, by `-m`."""
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+
+    return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
+
+
+def _full_disk(error: Exception) -> InputError | None:
+    """What to do where the disk is full, whichever file was being written."""
+    if not isinstance(error, OSError) or error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        return None
+    return InputError(
+        f"{error.filename or 'a file of this run'}: {error.strerror}; free some space, or choose a "
+        "folder on another disk"
+    )
 
 
 def _run_hydra(name: str, job: Callable[[DictConfig], Any]) -> None:
@@ -164,67 +188,16 @@ def _run_hydra(name: str, job: Callable[[DictConfig], Any]) -> None:
         _end_of_pipe()
     except (HydraException, OmegaConfBaseException, OSError, ValueError) as error:
         if full or any(error is other for other in raised):
+            if not full and isinstance(error, InputError):  # of a job of a sweep, which has said it
+                raise SystemExit(1) from None
             raise
-        _stop(name, error)
+        stop(name, error)
 
 
 def _end_of_pipe() -> NoReturn:
     """Ends the program where who reads has enough, as in `--help | head`."""
     sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - Python flushes it when it ends
     raise SystemExit(128 + signal.SIGPIPE) from None
-
-
-def _stop(name: str, error: Exception) -> None:
-    """Says an error in a line on standard error, and ends the program."""
-    from hydra.errors import HydraException
-
-    said, cause = str(error), error.__cause__
-    if isinstance(cause, OmegaConfBaseException):
-        said = f"{said}\n{cause}"
-    if said.startswith("Config group override must be"):  # Hydra does not say which
-        said = (
-            f"{', '.join(_empty_groups(sys.argv[1:])) or 'a group'}: a group needs one of its "
-            f"choices, which isgseg-{name} --help lists; ~GROUP takes a group out"
-        )
-    if unknown := re.search(r"^Could not override '([^']+)'.*is not in struct", said, re.DOTALL):
-        said = f"{unknown[1]}: unknown key; {_hint(name, unknown[1])}"
-    system: BaseException | None = error  # OmegaConf wraps what a resolver raised
-    while system is not None and not isinstance(system, OSError):
-        system = system.__cause__ or system.__context__
-    if system is not None and not isinstance(error, (InputError, HydraException)):
-        said = (
-            f"the folder of this run cannot be made: {system}; start in a folder that you may "
-            "write to, or choose one by paths.root=FOLDER"
-        )
-    said = re.sub(r"\n +(object_type|reference_type)=.*", "", said)
-    print(f"isgseg-{name}: {said}", file=sys.stderr)
-    raise SystemExit(1) from None
-
-
-def _empty_groups(arguments: list[str]) -> list[str]:
-    """The arguments that give a group of `conf/` no choice, such as `model=null`."""
-    found = []
-    for argument in arguments:
-        group, equals, choice = argument.lstrip("+").partition("=")
-        if equals and choice in ("null", "") and (Path(CONFIG_DIR) / group).is_dir():
-            found.append(argument)
-    return found
-
-
-def _hint(name: str, key: str) -> str:
-    """The key of a command that was perhaps meant."""
-    from difflib import get_close_matches
-
-    from isgseg.schema import schema_of
-    from isgseg.schema.messages import dotted_keys, json_schema
-
-    known = dotted_keys(json_schema(schema_of(name)))
-    last = key.rsplit(".", 1)[-1]
-    same = [other for other in known if other.rsplit(".", 1)[-1] == last]
-    near = same or get_close_matches(key, known, n=1, cutoff=0.6)
-    if near:
-        return f"did you mean {one_of(near)}?"
-    return f"isgseg-{name} --cfg job shows those there are"
 
 
 @contextlib.contextmanager

@@ -6,7 +6,6 @@ Nothing here imports torch, and pydantic only when something is checked.
 from __future__ import annotations
 
 import difflib
-import errno
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
@@ -74,16 +73,6 @@ def input_error(error: BaseException | None) -> InputError | None:
     while error is not None and not isinstance(error, InputError):
         error = error.__cause__
     return error
-
-
-def full_disk(error: Exception) -> InputError | None:
-    """What to do where the disk is full, whichever file was being written."""
-    if not isinstance(error, OSError) or error.errno not in (errno.ENOSPC, errno.EDQUOT):
-        return None
-    return InputError(
-        f"{error.filename or 'a file of this run'}: {error.strerror}; free some space, or choose a "
-        "folder on another disk"
-    )
 
 
 def shown(value: Any) -> str:
