@@ -24,6 +24,7 @@ ORDER = (
     "evaluation",
     "inference",
     "training",
+    "napari",
 )
 WITHOUT_TORCH = ("io", "phantom", "instances", "analysis")
 LINES_OF_A_MODULE, LINES_OF_A_FUNCTION = 250, 60
