@@ -159,7 +159,7 @@ def test_a_second_run_keeps_what_is_complete_and_makes_what_is_missing(
     other = write_volume(tmp_path / "other.mrc", read_volume(cell).data, SIZE)
     both = options(trained, f"[{cell},{other}]", f"output_dir={folder}")
     (path,) = predict(config("predict", *options(trained, cell, f"output_dir={folder}")))
-    files = [path, folder / "cell_granules.csv", folder / "cell_granules.json"]
+    files = [path, folder / "cell_granules.csv", folder / "cell_labels.json"]
     before = {file: (file.read_bytes(), file.stat().st_mtime_ns) for file in files}
     kept, made = predict(config("predict", *both))
     assert (kept, made) == (path, folder / "other_labels.tif")
@@ -183,7 +183,7 @@ def test_results_made_otherwise_are_replaced_on_demand_only(
     assert not read_labels(path).data.any()
 
 
-@pytest.mark.parametrize("name", ["cell_labels.tif", "cell_granules.csv", "cell_granules.json"])
+@pytest.mark.parametrize("name", ["cell_labels.tif", "cell_granules.csv", "cell_labels.json"])
 def test_files_of_others_are_never_replaced(
     trained: Path, cell: Path, tmp_path: Path, config: Compose, name: str
 ) -> None:
@@ -324,7 +324,7 @@ def test_a_bad_volume_does_not_keep_the_others_back(
         ValueError, match=r"1 of 2 volumes were not labelled: \S*bad\.mrc \(.*cannot be read"
     ):
         predict(config("predict", *options(trained, f"{tmp_path}/*.mrc", f"output_dir={folder}")))
-    names = {"cell_labels.tif", "cell_granules.csv", "cell_granules.json"}
+    names = {"cell_labels.tif", "cell_granules.csv", "cell_labels.json"}
     assert {path.name for path in folder.iterdir()} == names
 
 

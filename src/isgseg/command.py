@@ -26,7 +26,7 @@ Result = TypeVar("Result")
 
 
 def command(
-    name: str, files: str = ""
+    name: str, files: str = "", arguments_of: Callable[[list[str]], list[str]] = list
 ) -> Callable[[Callable[[DictConfig], Result]], Callable[[], None]]:
     """Makes a console script of a function of a config.
 
@@ -38,6 +38,7 @@ def command(
     Args:
         name: of the command, as in `isgseg-<name>`.
         files: the key that arguments without a key mean, where they stand first.
+        arguments_of: makes arguments for Hydra of those that were typed, names of today.
     """
 
     def decorate(function: Callable[[DictConfig], Result]) -> Callable[[], None]:
@@ -48,9 +49,9 @@ def command(
             os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
             try:
                 arguments, old_names = modernize(name, with_key(files, sys.argv[1:]))
+                sys.argv[1:] = arguments_of(arguments)
             except InputError as error:
                 _stop(name, error)
-            sys.argv[1:] = arguments
             try:
                 _run_hydra(name, functools.partial(_job, name, function, old_names))
             except KeyboardInterrupt:

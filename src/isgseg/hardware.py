@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from functools import cache
+from pathlib import Path
 
 import torch
 
@@ -25,6 +28,24 @@ def pick_device(name: str | None = None) -> torch.device:
     if name not in there and not (name == "cuda" and "cuda:0" in there):
         raise InputError(f"device={name}: there is no such device here; choose {one_of(there)}")
     return torch.device(name)
+
+
+def device_name(device: torch.device) -> str:
+    """What a device is, such as `cuda: NVIDIA H200` or `cpu: AMD EPYC 9654 96-Core Processor`."""
+    if device.type == "cuda":
+        return f"cuda: {torch.cuda.get_device_name(device)}"
+    return f"{device.type}: {processor()}" if processor() else device.type
+
+
+@cache
+def processor() -> str:
+    """The model of the processor; empty where the system does not tell."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()
 
 
 def check_devices(accelerator: str, devices: int | str | Sequence[int]) -> None:

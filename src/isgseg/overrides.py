@@ -68,6 +68,7 @@ TEXTS = {
     "summaries",
     "conditions",
     "reference",
+    "manifest",
 }
 _PARTS = re.compile(r"(?P<sign>\+\+|\+|~)?(?P<key>[^=]+)(?:=(?P<value>.*))?", re.DOTALL)
 _NUMBER = re.compile(r"(?<=[\[,=])\s*([+-]?\.?\d[\d_.eE+-]*)\s*(?=[\],]|$)")
@@ -179,6 +180,24 @@ def _quoted(text: str) -> str:
         return text
     literal = text.replace("\\", "\\\\").replace("'", "\\'")
     return f"'{literal}'"
+
+
+def literal(text: str) -> str:
+    r"""Any text in quotes, so that Hydra reads the same text again.
+
+    >>> literal("it's.mrc")
+    "'it\\'s.mrc'"
+    """
+    doubled = re.sub(r"(\\+)(?='|$)", r"\1\1", text)
+    return "'" + doubled.replace("'", "\\'").replace("${", "\\${") + "'"
+
+
+def value_of(override: str) -> Any:
+    """The value of an override, such as a text or a list; None for one that is a sweep."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    parsed = OverridesParser.create().parse_override(as_text(override))
+    return None if parsed.is_sweep_override() else parsed.value()
 
 
 def modernize_config(content: dict[str, Any]) -> list[str]:

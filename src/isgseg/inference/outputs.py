@@ -1,4 +1,4 @@
-"""The files that prediction writes for a volume: labels, a table, and where both come from.
+"""The files that prediction writes for a volume: labels, a table, and their manifest.
 
 The labels are written last, so that a volume whose labels are there is complete. A second run keeps
 what is complete and was made the same way, makes what is missing, and never touches what isgseg did
@@ -7,25 +7,23 @@ not write.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from isgseg.analysis.granules import write_table
 from isgseg.errors import InputError, InputFileExistsError
+from isgseg.inference.manifest import Manifest, deciding, hash_labels, read_content
 from isgseg.io.atomic import replacing
 from isgseg.io.formats import Array
 from isgseg.io.volumes import read_labels, stem, write_volume
 
 log = logging.getLogger(__name__)
-_MARK = "isgseg-predict"  # what `origin` says of itself
 _TABLE = "label,centroid_z,"  # how tables of isgseg begin
 
 
@@ -36,11 +34,13 @@ class Outputs:
     Attributes:
         labels: `<stem>_labels.<suffix>`.
         table: `<stem>_granules.csv`.
-        origin: `<stem>_granules.json`: checkpoint, volume and settings that they were made with.
+        manifest: `<stem>_labels.json`: checkpoint, volume and settings that they were made with.
+        origin: `<stem>_granules.json`, which the last release wrote in place of the manifest.
     """
 
     labels: Path
     table: Path
+    manifest: Path
     origin: Path
 
     @classmethod
@@ -50,27 +50,32 @@ class Outputs:
         return cls(
             folder / f"{name}_labels.{suffix}",
             folder / f"{name}_granules.csv",
+            folder / f"{name}_labels.json",
             folder / f"{name}_granules.json",
         )
 
-    def is_complete(self, origin: Mapping[str, Any], overwrite: bool) -> bool:
+    def former(self) -> dict[str, Any] | None:
+        """What an earlier run wrote as manifest; None where there is none of isgseg."""
+        return read_content(self.manifest if self.manifest.exists() else self.origin)
+
+    def is_complete(self, wanted: Mapping[str, Any], overwrite: bool) -> bool:
         """Whether the results are there already, and were made the same way.
 
         Args:
-            origin: what they would be made with; plain values.
+            wanted: what they would be made with; see `isgseg.inference.manifest.deciding`.
             overwrite: replace results of isgseg that were made otherwise.
 
         Raises:
             InputFileExistsError: a file is in the way that must not be replaced: it is of someone
                 else, or it was made otherwise and `overwrite` is false.
         """
-        former = self._former()
+        former = self.former()
         if former is None:
             self._check_strangers(overwrite)
             return False
         if not self.labels.exists() or not self.table.exists():
             return False
-        there = _hash_of_file(self.labels)
+        there = hash_of_file(self.labels)
         if there is None or not _is_table(self.table):
             raise InputFileExistsError(
                 f"{self.labels if there is None else self.table} is damaged or is not what "
@@ -83,7 +88,8 @@ class Outputs:
                 f"{self.labels} was changed after isgseg-predict wrote it, so that overwrite=true "
                 "does not replace it; move it, or set another output_dir"
             )
-        differ = [key for key in origin if former.get(key) != json.loads(json.dumps(origin[key]))]
+        made = deciding(former)
+        differ = [key for key in wanted if made.get(key) != json.loads(json.dumps(wanted[key]))]
         if not differ:
             if changed and not overwrite:
                 log.warning("%s was changed after isgseg-predict wrote it; kept", self.labels)
@@ -92,7 +98,7 @@ class Outputs:
             return False
         raise InputFileExistsError(
             f"{self.labels} exists, and was made with another {', '.join(differ)} (see "
-            f"{self.origin.name}); set overwrite=true or another output_dir"
+            f"{self.manifest.name}); set overwrite=true or another output_dir"
         )
 
     def write(
@@ -100,46 +106,63 @@ class Outputs:
         labels: Array,
         voxel_size: Sequence[float] | None,
         table: pd.DataFrame,
-        origin: Mapping[str, Any],
-    ) -> None:
+        manifest: Manifest,
+    ) -> Manifest:
         """Writes the results, each whole or not at all, the labels last.
 
         Args:
             labels: (z, y, x).
             voxel_size: nm, (z, y, x), or None.
             table: one row a granule.
-            origin: what they were made with.
+            manifest: what they were made with; the labels' name and hash are filled in.
+
+        Returns:
+            The manifest as it was written.
 
         Raises:
             InputError: the folder cannot be written.
         """
-        self.labels.unlink(missing_ok=True)  # made otherwise: no longer what `origin` says
-        with replacing(self.origin) as beside:
-            content = {"created_by": _MARK, "labels_sha256": _hash(labels), **origin}
-            beside.write_text(json.dumps(content, indent=2) + "\n")
-        write_table(self.table, table)
+        written = self.write_beside(hash_labels(labels), table, manifest)
         write_volume(self.labels, labels, voxel_size)
+        return written
 
-    def _former(self) -> dict[str, Any] | None:
-        """What an earlier run wrote as origin; None where there is none of isgseg."""
-        try:
-            former = json.loads(self.origin.read_text())
-        except (OSError, ValueError, RecursionError):
-            return None
-        ours = isinstance(former, dict) and former.get("created_by") == _MARK
-        return former if ours else None
+    def write_beside(self, labels_sha256: str, table: pd.DataFrame, manifest: Manifest) -> Manifest:
+        """Writes what lies beside labels, before these take their name.
+
+        For labels that were written slab by slab: the scratch file is renamed after this.
+
+        Args:
+            labels_sha256: of `isgseg.inference.manifest.LabelHash`.
+            table: one row a granule.
+            manifest: see `write`.
+
+        Returns:
+            The manifest as it was written.
+
+        Raises:
+            InputError: the folder cannot be written.
+        """
+        manifest = replace(manifest, labels=self.labels.name, labels_sha256=labels_sha256)
+        self.labels.unlink(missing_ok=True)  # made otherwise: no longer what the manifest says
+        with replacing(self.manifest) as beside:
+            beside.write_text(manifest.text(), encoding="utf-8")
+        if read_content(self.origin) is not None:  # of the last release, and of labels that go
+            self.origin.unlink()
+        write_table(self.table, table)
+        return manifest
 
     def _check_strangers(self, overwrite: bool) -> None:
         """Refuses to replace files that no run of isgseg-predict is known to have written."""
-        there = [file for file in (self.labels, self.table, self.origin) if file.exists()]
+        files = (self.labels, self.table, self.manifest, self.origin)
+        there = [file for file in files if file.exists()]
         if not there:
             return
         if not overwrite:
             raise InputFileExistsError(
                 f"{there[0]} exists; set overwrite=true or another output_dir"
             )
-        # Releases before 0.2 wrote labels and table alone.
-        if self.origin.exists() or not _is_table(self.table):
+        # The first releases wrote labels and table alone.
+        if self.manifest.exists() or self.origin.exists() or not _is_table(self.table):
             raise InputFileExistsError(
                 f"{there[0]} was not written by isgseg-predict, so that overwrite=true does not "
                 "replace it; move it, or set another output_dir"
@@ -164,15 +187,10 @@ def plan_outputs(volumes: Sequence[Path], folder: Path, suffix: str) -> list[Out
     return planned
 
 
-def _hash(labels: Array) -> str:
-    """SHA-256 of the labels themselves, whatever type and format hold them."""
-    return hashlib.sha256(np.ascontiguousarray(labels, np.uint32).tobytes()).hexdigest()
-
-
-def _hash_of_file(path: Path) -> str | None:
+def hash_of_file(path: Path) -> str | None:
     """That of a label file; None where it cannot be read."""
     try:
-        return _hash(read_labels(path).data)
+        return hash_labels(read_labels(path).data)
     except InputError:
         return None
 

@@ -105,6 +105,7 @@ class Predict(Run):
 
     ckpt_path: Text | None
     volumes: Files
+    manifest: Text | None
     format: Literal["tif", "mrc"]
     overwrite: bool
     fast: bool
