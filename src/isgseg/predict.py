@@ -64,6 +64,8 @@ def predict(cfg: DictConfig) -> list[Path]:
         else:
             todo.append((volume, outputs, here))
     if not todo and not failed:
+        if cfg.review:
+            review(dict(zip(volumes, planned, strict=True)))
         return [outputs.labels for outputs in planned]
     settings: dict[str, Any] = OmegaConf.to_object(cfg)  # type: ignore[assignment]
     keys = ("device", "tta", "threshold", "normalization", "segmentation", "precision", "fast")
@@ -83,6 +85,9 @@ def predict(cfg: DictConfig) -> list[Path]:
         else:
             if told is not None:
                 tell_replay(told, made)
+    if cfg.review:
+        each = zip(volumes, planned, strict=True)
+        review({volume: outputs for volume, outputs in each if str(volume) not in failed})
     if failed:
         reasons = "; ".join(f"{name} ({why})" for name, why in failed.items())
         raise InputError(f"{len(failed)} of {len(volumes)} volumes were not labelled: {reasons}")
@@ -141,6 +146,14 @@ def predict_file(
         "%s: %d granules in %.0f s, written to %s", path, len(table), made.seconds, outputs.labels
     )
     return made
+
+
+def review(done: dict[Path, Outputs]) -> None:
+    """Writes which granules of each volume are doubtful; see `isgseg.inference.review`."""
+    from isgseg.inference.review import write_review
+
+    for volume, outputs in done.items():
+        write_review(outputs, volume)
 
 
 def describe(cfg: DictConfig, checkpoint: Path) -> Manifest:

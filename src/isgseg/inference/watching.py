@@ -10,13 +10,17 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
+from scipy import ndimage as ndi
 
 from isgseg.data.normalization import Normalizer
 from isgseg.inference.map_segmentation import MapSegmenter
+from isgseg.inference.masks import label_slice
 from isgseg.inference.method import Detections, MapModel, SliceModel, Slices
 from isgseg.inference.predictor import Predictor
 from isgseg.inference.segmentation import SliceSegmenter
+from isgseg.inference.settings import SegmentationSettings
 
 Seen = Callable[[int, int, Any], None]
 
@@ -90,3 +94,29 @@ def watched(predictor: Predictor, seen: Seen, *, candidates: bool = True) -> Pre
     model: Any = Watched(method.model, seen)
     method = replace(method, model=model, thresholds=thresholds, progress=False)
     return Predictor(method, predictor.metadata, thresholds, predictor.normalization)
+
+
+def preview(predictor: Predictor, found: Any, shape: tuple[int, ...]) -> npt.NDArray[np.int32]:
+    """(y, x) what was found in one slice, numbered within the slice, for somebody who watches.
+
+    Args:
+        predictor: whose thresholds count.
+        found: of `Watched`.
+        shape: (y, x) of the slice.
+    """
+    method, thresholds = predictor.method, predictor.thresholds
+    if not isinstance(found, dict):
+        mask = np.asarray(found[0]) >= thresholds.mask * 255
+        return np.asarray(ndi.label(mask)[0], np.int32)
+    settings = method.settings if isinstance(method, SliceSegmenter) else SegmentationSettings()
+    labels, _ = label_slice(
+        found["masks"],
+        found["mask_boxes"],
+        found["scores"],
+        (shape[0], shape[1]),
+        threshold=thresholds.score,
+        mask_threshold=thresholds.mask,
+        max_overlap=settings.max_overlap,
+        min_pixels=settings.min_pixels,
+    )
+    return labels

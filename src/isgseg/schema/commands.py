@@ -108,6 +108,7 @@ class Predict(Run):
     manifest: Text | None
     format: Literal["tif", "mrc"]
     overwrite: bool
+    review: bool
     fast: bool
     threshold: Share | None
     normalization: ChosenNormalization | None
