@@ -82,7 +82,7 @@ def test_the_sheet_shows_the_volume_without_granules_too(tmp_path: Path) -> None
     table = granule_table(empty).assign(suspicion=0.0, reason="")
     path = contact_sheet(np.ones(empty.shape), empty, table, tmp_path / "sheet.png")
     assert Image.open(path).width > 500
-    with pytest.raises(ValueError, match="differ|but the volume"):
+    with pytest.raises(ValueError, match="but the volume"):
         contact_sheet(np.ones((2, 20, 20)), empty, table, path)
 
 

@@ -15,8 +15,8 @@ from matplotlib.figure import Figure
 
 from isgseg.analysis.figures import contrast_limits
 from isgseg.analysis.review import box_of
-from isgseg.io.atomic import replacing
 from isgseg.instances.parts import Box
+from isgseg.io.atomic import replacing
 from isgseg.io.formats import Array
 
 COUNT = 50
@@ -76,7 +76,9 @@ def contact_sheet(
     return path
 
 
-def _draw(axes: Axes, volume: Array, labels: Array, row: dict[Hashable, Any], aspect: float) -> None:
+def _draw(
+    axes: Axes, volume: Array, labels: Array, row: dict[Hashable, Any], aspect: float
+) -> None:
     """One granule."""
     label, box = int(row["label"]), box_of(row)
     z = int(np.argmax((labels[box] == label).sum(axis=(1, 2)))) + box[0].start
