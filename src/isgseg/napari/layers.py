@@ -57,8 +57,8 @@ class LayerChoice(QComboBox):  # type: ignore[misc]
         self.setMinimumContentsLength(12)
         for event in (viewer.layers.events.inserted, viewer.layers.events.removed):
             event.connect(self.refresh)
-        self.currentIndexChanged.connect(lambda _: changed())
         self.refresh()
+        self.currentIndexChanged.connect(lambda _: changed())
 
     def refresh(self, _event: Any = None) -> None:
         """Lists the layers anew and keeps the choice, where it is still there."""

@@ -66,7 +66,7 @@ def go_to(viewer: Any, layer: Any, place: Sequence[float], across: float) -> Non
     viewer.dims.point = tuple(world)
     viewer.camera.center = tuple(world[list(viewer.dims.displayed)])
     size = float(np.max(layer.scale)) * max(across, 4)
-    height = min(viewer._canvas_size)
+    height = min(viewer.canvas.size)
     wanted = height / (size * 8)  # it fills an eighth of the view
     if viewer.camera.zoom < wanted / 2.5 or viewer.camera.zoom > wanted * 4:
         viewer.camera.zoom = wanted
