@@ -15,8 +15,7 @@ import pytest
 from conftest import ROOT, Compose
 from omegaconf import DictConfig, OmegaConf
 
-from isgseg.command import _unique
-from isgseg.config import checked, plain
+from isgseg.config import checked, plain, unique_folder
 from isgseg.errors import InputError
 from isgseg.overrides import RENAMED, as_text, modernize, modernize_config, renamed_key
 from isgseg.schema import schema_of
@@ -356,7 +355,7 @@ def test_what_hydra_cannot_read_at_all_is_left_to_it() -> None:
 
 
 def test_two_runs_of_one_second_get_two_folders(tmp_path: Path) -> None:
-    folders = [_unique(str(tmp_path / "runs" / "now")) for _ in range(3)]
+    folders = [unique_folder(str(tmp_path / "runs" / "now")) for _ in range(3)]
     assert folders == [str(tmp_path / "runs" / name) for name in ("now", "now_2", "now_3")]
     assert all(Path(folder).is_dir() for folder in folders)
 

@@ -23,6 +23,7 @@ ORDER = (
     "models",
     "evaluation",
     "inference",
+    "batch",
     "training",
     "napari",
 )

@@ -1,16 +1,23 @@
-"""isgseg-analyse: table, summary and image of the granules of one volume."""
+"""isgseg-analyse: table, summary, image and report of the granules of volumes."""
 
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from isgseg.batch.analyses import NAME, Analysis, labels_of, plan_analyses, template
+from isgseg.batch.launch import Batch
+from isgseg.batch.records import one_line, recorded
+from isgseg.batch.work import Work
 from isgseg.command import command
-from isgseg.errors import InputFileExistsError
+from isgseg.errors import InputError, InputFileExistsError
+from isgseg.io.paths import is_list
+from isgseg.overrides import literal
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,6 +37,54 @@ WHEN_ASKED = {  # by keys of the config
     "parquet": "_granules.parquet",
     "meshes": "_granules.ply",
 }
+LAST = ("summary", "report")  # are written last, in this order
+
+
+def analyse_all(cfg: DictConfig) -> None:
+    """Analyses one volume, or each of several, of which there is a summary.
+
+    One volume is refused where a result is there. Of several, those whose results are there, made
+    the same way, are kept; one that fails does not keep the others from being analysed.
+
+    Args:
+        cfg: `conf/analyse.yaml`; `volume` and `labels` may be globs, folders or lists.
+
+    Raises:
+        InputError: see `analyse`; volumes that could not be analysed are named.
+    """
+    if isinstance(cfg.volume, str) and is_list(cfg.volume) and NAME not in str(cfg.labels):
+        analyse(cfg)
+        return
+    work = plan(cfg)
+    failed = dict[str, str]()
+    for number, item in enumerate(work.todo, start=1):
+        log.info("Volume %d of %d: %s", number, len(work.todo), item.volume)
+        item.cfg.overwrite = True  # what is there may be replaced: the plan has looked
+        try:
+            with recorded(item.record, "analyse", item.volume, one_line):
+                analyse(item.cfg)
+        except (InputError, MemoryError) as error:
+            failed[str(item.volume)] = one_line(error)
+            log.error("%s: %s", item.volume, failed[str(item.volume)])
+        except Exception as error:
+            failed[str(item.volume)] = one_line(error)
+            log.exception("%s could not be analysed", item.volume)
+    work.finish(failed)
+
+
+def plan(cfg: DictConfig) -> Work[Analysis]:
+    """The volumes of a config, and which of them have no results that were made so."""
+    endings = FILES | {kind: ending for kind, ending in WHEN_ASKED.items() if cfg[kind]}
+    order = [kind for kind in (*FILES, *WHEN_ASKED) if kind in endings and kind not in LAST]
+    order += [kind for kind in LAST if kind in endings]
+    work = plan_analyses(cfg, {kind: endings[kind] for kind in order})
+    work.check()
+    return work
+
+
+def for_tasks(cfg: DictConfig) -> list[str]:
+    """Arguments of the tasks of a launcher, each of which sees one volume: labels by its name."""
+    return [f"labels={literal(template(labels_of(cfg.volume, cfg.labels)))}"]
 
 
 def analyse(cfg: DictConfig) -> dict[str, Path]:
@@ -54,6 +109,7 @@ def analyse(cfg: DictConfig) -> dict[str, Path]:
     from isgseg.io.pairing import load_pair
     from isgseg.io.volumes import stem
 
+    start = time.perf_counter()
     keys = [str(key) for key in cfg if key not in ("task_name", "paths", "output_dir")]
     settings: dict[str, Any] = OmegaConf.to_container(
         OmegaConf.masked_copy(cfg, keys), resolve=True
@@ -77,7 +133,8 @@ def analyse(cfg: DictConfig) -> dict[str, Path]:
         write_parquet(results["parquet"], table)
     if "meshes" in results:
         write_meshes(results["meshes"], labels.data, size)
-    content = write_summary(results["summary"], facts(cfg, settings, size), numbers)
+    told = facts(cfg, settings, size) | {"seconds": round(time.perf_counter() - start, 3)}
+    content = write_summary(results["summary"], told, numbers)
     if "report" in results:
         write_report(results["report"], table, content, volume.data, labels.data, structures)
     for message in numbers.warnings:
@@ -153,10 +210,10 @@ def result_files(
     return results
 
 
-@command("analyse")
+@command("analyse", batch=Batch("volume", plan, for_tasks))
 def main(cfg: DictConfig) -> None:
     """Console script."""
-    analyse(cfg)
+    analyse_all(cfg)
 
 
 if __name__ == "__main__":

@@ -12,21 +12,27 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from isgseg.config import CONFIG_DIR, checked
 from isgseg.errors import InputError, input_error, one_of
 from isgseg.overrides import modernize, with_key
 
+if TYPE_CHECKING:
+    from isgseg.batch.launch import Batch
+
 log = logging.getLogger(__name__)
 Result = TypeVar("Result")
 
 
 def command(
-    name: str, files: str = "", arguments_of: Callable[[list[str]], list[str]] = list
+    name: str,
+    files: str = "",
+    arguments_of: Callable[[list[str]], list[str]] = list,
+    batch: Batch | None = None,
 ) -> Callable[[Callable[[DictConfig], Result]], Callable[[], None]]:
     """Makes a console script of a function of a config.
 
@@ -39,6 +45,7 @@ def command(
         name: of the command, as in `isgseg-<name>`.
         files: the key that arguments without a key mean, where they stand first.
         arguments_of: makes arguments for Hydra of those that were typed, names of today.
+        batch: how its volumes become tasks of a launcher; None: it has none.
     """
 
     def decorate(function: Callable[[DictConfig], Result]) -> Callable[[], None]:
@@ -50,6 +57,8 @@ def command(
             try:
                 arguments, old_names = modernize(name, with_key(files, sys.argv[1:]))
                 sys.argv[1:] = arguments_of(arguments)
+                if batch is not None and _launched(name, batch, function, old_names):
+                    return
             except InputError as error:
                 _stop(name, error)
             try:
@@ -61,6 +70,41 @@ def command(
         return main
 
     return decorate
+
+
+def _launched(
+    name: str, batch: Batch, function: Callable[[DictConfig], Any], old_names: list[str]
+) -> bool:
+    """Whether the arguments choose a launcher, whose tasks then have done the volumes."""
+    from isgseg.batch.launch import launch, launcher_of
+
+    launcher = launcher_of(sys.argv[1:])
+    if launcher is None:
+        return False
+    task = functools.partial(_task, name, function, old_names)
+    launch(name, sys.argv[1:], batch, launcher, functools.partial(_run_hydra, name, task))
+    return True
+
+
+def _task(
+    name: str, function: Callable[[DictConfig], Any], old_names: list[str], cfg: DictConfig
+) -> str | None:
+    """`_job` for one volume of a batch; returns why it failed, for the process that waits."""
+    cores = os.environ.get("SLURM_CPUS_PER_TASK")
+    if cores:  # torch would take all of the machine's
+        os.environ.setdefault("OMP_NUM_THREADS", cores)
+    try:
+        for message in old_names:
+            log.warning("%s", message)
+        function(checked(name, cfg))
+    except Exception as error:
+        cause = input_error(error) or _full_disk(error)
+        if cause is None:
+            log.exception("The task failed")
+            return " ".join(f"{type(error).__name__}: {error}".split())
+        log.error("%s", cause)
+        return str(cause)
+    return None
 
 
 def _job(
@@ -108,7 +152,6 @@ def _run_hydra(name: str, job: Callable[[DictConfig], Any]) -> None:
                 raised.append(error)
                 raise
 
-    OmegaConf.register_new_resolver("isgseg.unique", _unique, use_cache=True, replace=True)
     main = hydra.main(version_base="1.3", config_path=CONFIG_DIR, config_name=name)(run)
     try:
         # Hydra prints its own errors and others alike, unless it is told to raise them.
@@ -174,22 +217,6 @@ def _hint(name: str, key: str) -> str:
     if near:
         return f"did you mean {one_of(near)}?"
     return f"isgseg-{name} --cfg job shows those there are"
-
-
-def _unique(folder: str) -> str:
-    """A new folder of that name; where it is there already, of that name with _2, _3, ...
-
-    Two runs that start in the same second get different ones.
-    """
-    path, number = Path(folder), 1
-    path.parent.mkdir(parents=True, exist_ok=True)
-    while True:
-        try:
-            path.mkdir()
-            return str(path)
-        except FileExistsError:
-            number += 1
-            path = Path(f"{folder}_{number}")
 
 
 @contextlib.contextmanager

@@ -79,3 +79,23 @@ def quiet_lightning() -> None:
     """Keeps Lightning from printing what the log prints too, and what users cannot mend."""
     logging.getLogger("lightning").handlers.clear()
     warnings.filterwarnings("ignore", message=".*LeafSpec.*deprecated")  # lightning's own use of it
+
+
+def unique_folder(folder: str) -> str:
+    """A new folder of that name; where it is there already, of that name with _2, _3, ...
+
+    Two runs that start in the same second get different ones.
+    """
+    path, number = Path(folder), 1
+    path.parent.mkdir(parents=True, exist_ok=True)
+    while True:
+        try:
+            path.mkdir()
+            return str(path)
+        except FileExistsError:
+            number += 1
+            path = Path(f"{folder}_{number}")
+
+
+# When the module is imported: a task of a launcher does so, and composes its config anew.
+OmegaConf.register_new_resolver("isgseg.unique", unique_folder, use_cache=True, replace=True)

@@ -42,6 +42,8 @@ PREPARE_CHOICES = {
     ("data", "phantom"): ("source", "phantom"),
     ("data", "volumes"): ("source", "volumes"),
 }
+# Keys by which other commands know the same, and which are taken without a word.
+ALIASES = {("analyse", "volumes"): "volume"}
 # Groups of the configuration; the optional ones are null unless they are asked for.
 OPTIONAL = {"experiment", "hparams_search"}
 GROUPS = OPTIONAL | {
@@ -101,7 +103,7 @@ def modernize(command: str, arguments: Iterable[str]) -> tuple[list[str], list[s
             continue
         sign, key, value = found["sign"] or "", found["key"], found["value"]
         _refuse_phantom(command, key, value)
-        now, choice = renamed_key(key), value
+        now, choice = renamed_key(ALIASES.get((command, key), key)), value
         table = CHOICES | (PREPARE_CHOICES if command == "prepare" else {})
         if (key, value) in table:
             now, choice = table[(key, str(value))]
@@ -109,7 +111,7 @@ def modernize(command: str, arguments: Iterable[str]) -> tuple[list[str], list[s
             changed += [] if now in OPTIONAL else [f"~{now}"]  # Hydra's own way to say so
             continue
         new = f"{sign}{now}" if choice is None else f"{sign}{now}={choice}"
-        if new != argument:
+        if new != argument and (command, key) not in ALIASES:
             warnings.append(f"{argument} is the name of an earlier release; write {new}")
         text = now.rsplit(".", 1)[-1] in TEXTS or _is_structure(now)
         changed.append(as_text(new) if text else new)

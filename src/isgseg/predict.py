@@ -4,30 +4,55 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from isgseg.batch.records import collected_warnings
+from isgseg.batch.launch import Batch
+from isgseg.batch.records import (
+    collected_warnings,
+    note_failure,
+    one_line,
+    record_path,
+    recorded,
+)
+from isgseg.batch.work import Item, Row, Work
 from isgseg.command import command
 from isgseg.config import plain
 from isgseg.errors import InputError
+from isgseg.inference.manifest import Manifest, read_content, read_manifest
+from isgseg.inference.replay import replayed, tell_replay
+from isgseg.io.paths import sha256, user_path
 
 if TYPE_CHECKING:  # torch takes seconds to import, and --help should not wait for it
-    from isgseg.inference.manifest import Manifest
     from isgseg.inference.outputs import Outputs
     from isgseg.inference.predictor import Predictor
 
 log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class Labelling(Item):
+    """A volume to label.
+
+    Attributes:
+        outputs: where its results go.
+        manifest: what they are to be made with.
+    """
+
+    outputs: Outputs
+    manifest: Manifest
+
+
 def predict(cfg: DictConfig) -> list[Path]:
     """Labels every volume and returns the label files; a table of the granules lies beside each.
 
     Volumes whose results are there, made the same way, are kept as they are. One that fails does
-    not keep the others from being labelled; it is named at the end, with the reason.
+    not keep the others from being labelled; it is named at the end, with the reason. Of several
+    volumes there is a summary, `predict_summary.csv`.
 
     Args:
         cfg: `conf/predict.yaml`.
@@ -36,74 +61,91 @@ def predict(cfg: DictConfig) -> list[Path]:
         InputError: no checkpoint, two volumes of one name, a file in the way, or volumes that
             could not be labelled; the message names them.
     """
-    from isgseg.inference.manifest import read_manifest
-    from isgseg.inference.outputs import plan_outputs
     from isgseg.inference.predictor import Predictor
-    from isgseg.inference.replay import check_replay, tell_replay
+
+    work = plan(cfg)
+    failed = dict(work.failed)
+    if work.todo:
+        settings: dict[str, Any] = OmegaConf.to_object(cfg)  # type: ignore[assignment]
+        keys = ("device", "tta", "threshold", "normalization", "segmentation", "precision", "fast")
+        with collected_warnings() as warnings:
+            predictor = Predictor.from_checkpoint(
+                work.todo[0].manifest.checkpoint,
+                progress=cfg.progress,
+                **{key: settings[key] for key in keys},
+            )
+        for number, item in enumerate(work.todo, start=1):
+            if len(work.todo) > 1:
+                log.info("Volume %d of %d: %s", number, len(work.todo), item.volume)
+            try:
+                made = predict_file(predictor, item, warnings)
+            except (InputError, MemoryError) as error:
+                failed[str(item.volume)] = reason(error)
+                log.error("%s: %s", item.volume, failed[str(item.volume)])
+            except Exception as error:
+                failed[str(item.volume)] = reason(error)
+                log.exception("%s could not be labelled", item.volume)
+            else:
+                if cfg.manifest is not None:
+                    tell_replay(read_manifest(user_path(cfg.manifest)), made)
+    if cfg.review:
+        review([item for item in work.items if str(item.volume) not in failed])
+    work.finish(failed)
+    return [item.done for item in work.items]
+
+
+def plan(cfg: DictConfig) -> Work[Labelling]:
+    """The volumes of a config, and which of them have no results that were made so.
+
+    Args:
+        cfg: `conf/predict.yaml`.
+
+    Raises:
+        InputError: see `predict`.
+    """
+    from isgseg.inference.outputs import plan_outputs
+    from isgseg.inference.replay import check_replay
     from isgseg.io.pairing import find_images
-    from isgseg.io.paths import sha256, user_path
+    from isgseg.io.volumes import stem
     from isgseg.models.locate import find_model
 
     if cfg.format not in ("tif", "mrc"):
         raise InputError(f"format={cfg.format} must be tif or mrc")
     volumes = find_images(cfg.volumes)
-    planned = plan_outputs(volumes, Path(cfg.output_dir), cfg.format)
+    folder = Path(cfg.output_dir)
     told = None if cfg.manifest is None else read_manifest(user_path(cfg.manifest))
-    common = describe(cfg, find_model(cfg.ckpt_path))
-    todo, failed = [], dict[str, str]()
-    for volume, outputs in zip(volumes, planned, strict=True):
+    with collected_warnings() as warnings:
+        common = describe(cfg, find_model(cfg.ckpt_path))
+    common = replace(common, warnings=warnings)
+    items, todo, failed = [], [], dict[str, str]()
+    for volume, outputs in zip(volumes, plan_outputs(volumes, folder, cfg.format), strict=True):
+        record = record_path(folder, stem(volume), "predict")
+        item = Labelling(volume, outputs.labels, record, outputs, common)
+        items.append(item)
         try:
             here = replace(common, volume=str(volume.absolute()), volume_sha256=sha256(volume))
         except InputError as error:
             failed[str(volume)] = reason(error)
+            note_failure(record, "predict", volume, reason(error))
             continue
         if told is not None:
             check_replay(told, here)
         if outputs.is_complete(here.deciding(), cfg.overwrite):
             log.info("%s: kept %s, which is complete", volume, outputs.labels)
         else:
-            todo.append((volume, outputs, here))
-    if not todo and not failed:
-        if cfg.review:
-            review(dict(zip(volumes, planned, strict=True)))
-        return [outputs.labels for outputs in planned]
-    settings: dict[str, Any] = OmegaConf.to_object(cfg)  # type: ignore[assignment]
-    keys = ("device", "tta", "threshold", "normalization", "segmentation", "precision", "fast")
-    with collected_warnings() as warnings:
-        predictor = Predictor.from_checkpoint(
-            common.checkpoint, progress=cfg.progress, **{key: settings[key] for key in keys}
-        )
-    for volume, outputs, here in todo:
-        try:
-            made = predict_file(predictor, volume, outputs, replace(here, warnings=warnings))
-        except (InputError, MemoryError) as error:
-            failed[str(volume)] = reason(error)
-            log.error("%s: %s", volume, failed[str(volume)])
-        except Exception as error:
-            failed[str(volume)] = reason(error)
-            log.exception("%s could not be labelled", volume)
-        else:
-            if told is not None:
-                tell_replay(told, made)
-    if cfg.review:
-        each = zip(volumes, planned, strict=True)
-        review({volume: outputs for volume, outputs in each if str(volume) not in failed})
-    if failed:
-        reasons = "; ".join(f"{name} ({why})" for name, why in failed.items())
-        raise InputError(f"{len(failed)} of {len(volumes)} volumes were not labelled: {reasons}")
-    return [outputs.labels for outputs in planned]
+            todo.append(replace(item, manifest=here))
+    work = Work("predict", folder, items, todo, labelled_rows, failed)
+    work.check()
+    return work
 
 
-def predict_file(
-    predictor: Predictor, path: Path, outputs: Outputs, manifest: Manifest
-) -> Manifest:
+def predict_file(predictor: Predictor, item: Labelling, warnings: Sequence[str] = ()) -> Manifest:
     """Labels one file and writes labels, table and manifest.
 
     Args:
         predictor: of all files.
-        path: of the volume.
-        outputs: where the results go.
-        manifest: what the results are made with.
+        item: the volume, and where the results go.
+        warnings: that were logged before, and hold for every volume.
 
     Returns:
         The manifest as it was written, with what was found.
@@ -118,8 +160,12 @@ def predict_file(
     from isgseg.io.volumes import Volume, read_volume
 
     start = time.perf_counter()
-    lock = f".{outputs.labels.name}.lock"
-    with collected_warnings() as warnings, locked(outputs.labels.parent, lock):
+    path, outputs, manifest = item.volume, item.outputs, item.manifest
+    with (
+        collected_warnings() as own,
+        locked(outputs.labels.parent, f".{outputs.labels.name}.lock"),
+        recorded(item.record, "predict", path, reason),
+    ):
         volume = read_volume(path)
         asked = parse_voxel_size(manifest.config["voxel_size"])
         volume = Volume(volume.data, asked or volume.voxel_size)
@@ -139,7 +185,7 @@ def predict_file(
             thresholds=predictor.thresholds._asdict(),
             device=device_name(pick_device(manifest.config["device"])),
             seconds=round(time.perf_counter() - start, 3),
-            warnings=[*manifest.warnings, *warnings],
+            warnings=[*manifest.warnings, *warnings, *own],
         )
         made = outputs.write(granules.labels, size, table, made)
     log.info(
@@ -148,18 +194,17 @@ def predict_file(
     return made
 
 
-def review(done: dict[Path, Outputs]) -> None:
+def review(labelled: Sequence[Labelling]) -> None:
     """Writes which granules of each volume are doubtful; see `isgseg.inference.review`."""
     from isgseg.inference.review import write_review
 
-    for volume, outputs in done.items():
-        write_review(outputs, volume)
+    for item in labelled:
+        write_review(item.outputs, item.volume)
 
 
 def describe(cfg: DictConfig, checkpoint: Path) -> Manifest:
     """What decides the results of every volume: a manifest without what is of one volume."""
-    from isgseg.inference.manifest import Manifest, versions
-    from isgseg.io.paths import sha256
+    from isgseg.inference.manifest import versions
     from isgseg.models.archive import check_file
 
     check_file(checkpoint)
@@ -173,6 +218,16 @@ def describe(cfg: DictConfig, checkpoint: Path) -> Manifest:
     )
 
 
+def labelled_rows(folder: Path) -> Iterator[Row]:
+    """The summary's rows of the volumes that have labels in a folder, by their manifests."""
+    for path in folder.glob("*_labels.json"):
+        content = read_content(path) or {}
+        if "config" in content and (folder / str(content.get("labels"))).exists():
+            made = read_manifest(path)
+            said = " | ".join(made.warnings)
+            yield Row(made.volume, "labelled", made.granules, made.seconds, made.device, said)
+
+
 def reason(error: BaseException) -> str:
     """Why a volume failed, in one line."""
     import torch
@@ -181,18 +236,10 @@ def reason(error: BaseException) -> str:
         if torch.cuda.is_available():
             torch.cuda.empty_cache()  # for the next volume
         return "not enough memory; cut the volume, or use a machine with more (device=cpu)"
-    text = " ".join(str(error).split()) or "no message"
-    return text if isinstance(error, InputError) else f"{type(error).__name__}: {text}"
+    return one_line(error)
 
 
-def arguments_of(typed: list[str]) -> list[str]:
-    """Arguments for Hydra: a manifest among them is read."""
-    from isgseg.inference.replay import replayed
-
-    return replayed(typed)
-
-
-@command("predict", arguments_of=arguments_of)
+@command("predict", arguments_of=replayed, batch=Batch("volumes", plan))
 def main(cfg: DictConfig) -> None:
     """Console script."""
     predict(cfg)

@@ -68,18 +68,37 @@ def is_file(path: Path) -> bool:
         raise InputError(f"{path}: {error.strerror}; give a path that can be read") from error
 
 
-def matches(pattern: str | Path) -> list[Path]:
+def matches(pattern: str | Path, folders: bool = False) -> list[Path]:
     """The file of that name, or what a glob matches, sorted by `natural`.
 
+    Args:
+        pattern: as the user gives it.
+        folders: whether a folder means the files in it.
+
     Raises:
-        InputError: it is a folder.
+        InputError: it is a folder, and may not be.
     """
     path = user_path(pattern)
     if is_file(path):
         return [path]
     if path.is_dir():
+        if folders:
+            return files_of(path)
         raise InputError(f"{path} is a folder; name its files, e.g. {path}/*.mrc")
     return sorted(map(Path, sorted(glob.glob(str(path), recursive=True))), key=natural)
+
+
+def files_of(folder: Path) -> list[Path]:
+    """The files of a folder, not those of folders in it, sorted by `natural`; hidden ones are not.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    try:
+        inside = [path for path in folder.iterdir() if path.is_file()]
+    except OSError as error:
+        raise InputError(f"{folder} cannot be read: {error.strerror or error}") from error
+    return sorted((path for path in inside if not path.name.startswith(".")), key=natural)
 
 
 def sha256(path: Path) -> str:

@@ -155,17 +155,17 @@ def stem(path: str | Path) -> str:
 
 
 def find_volumes(patterns: Patterns) -> list[Path]:
-    """The volumes that paths and glob patterns name, each once.
+    """The volumes that paths, folders and glob patterns name, each once.
 
-    A list keeps its order; what a glob matches is sorted by name, cell2 before cell10.
+    A list keeps its order; what a glob or folder holds is sorted by name, cell2 before cell10.
 
     Raises:
-        InputFileNotFoundError: A pattern matches no file of an accepted suffix.
-        InputError: A pattern is a folder, or no path at all.
+        InputError: A pattern matches no file of an accepted suffix, or is no path at all.
     """
     found: dict[Path, Path] = {}
     for pattern in as_list(patterns):
-        files = [file for file in matches(pattern) if file.name.lower().endswith(SUFFIXES)]
+        named = matches(pattern, folders=True)
+        files = [file for file in named if file.name.lower().endswith(SUFFIXES)]
         if not files:
             accepted = ", ".join(SUFFIXES)
             raise InputFileNotFoundError(

@@ -7,7 +7,16 @@ from typing import Literal, Self
 from pydantic import ConfigDict, Field, model_validator
 
 from isgseg.analysis.settings import ChanceSettings, RelationSettings
-from isgseg.schema.fields import Command, Count, CountFrom0, Section, Text, VoxelSize, section_of
+from isgseg.schema.fields import (
+    Command,
+    Count,
+    CountFrom0,
+    Files,
+    Section,
+    Text,
+    VoxelSize,
+    section_of,
+)
 
 Relations = section_of(RelationSettings, "Relations")
 Chance = section_of(ChanceSettings, "Chance")
@@ -35,8 +44,8 @@ class StructureFiles(Section):
 class Analyse(Command):
     """`conf/analyse.yaml`."""
 
-    volume: Text
-    labels: Text
+    volume: Files
+    labels: Files
     output_dir: Text
     overwrite: bool = False
     voxel_size: VoxelSize | None
