@@ -13,7 +13,7 @@ from test_predict import SIZE, options
 
 from isgseg.analysis.contact_sheet import contact_sheet
 from isgseg.analysis.granules import granule_table
-from isgseg.analysis.review import in_order, review_table
+from isgseg.analysis.review import in_order, review_offered, review_table
 from isgseg.io.volumes import write_volume
 from isgseg.predict import predict
 
@@ -62,7 +62,7 @@ def test_what_is_odd_comes_first_with_its_reason(
 
 
 def test_a_score_near_the_threshold_is_doubtful_and_a_high_one_is_not(labels: np.ndarray) -> None:
-    table = granule_table(labels, score=np.array([0.5, 0.7, 0.99, 0.9]))
+    table = granule_table(labels, score=np.array([0.5, 0.7, 0.99, 0.8]))
     doubts = review_table(labels, table, 0.5)
     assert in_order(doubts) == [1, 2, 4, 3]
     assert doubts["reason"][1] == "score 0.50, threshold 0.50"
@@ -107,3 +107,11 @@ def test_predict_writes_doubts_and_a_sheet_also_of_what_is_there(
     written = sheet.stat().st_mtime_ns
     predict(config("predict", *arguments, "review=true"))
     assert sheet.stat().st_mtime_ns == written
+
+
+def test_what_nearly_reached_the_threshold_is_looked_at_first() -> None:
+    table = pd.DataFrame({"label": [3, 8, 9], "best": [0.2, 0.49, 0.45]})
+    doubts = review_offered(table, 0.5)
+    assert in_order(doubts) == [8, 9, 3]
+    assert doubts["suspicion"][3] == 0
+    assert "after all" in doubts["reason"][8]

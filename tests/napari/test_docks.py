@@ -247,9 +247,7 @@ def test_what_was_found_is_proofread_with_what_lies_below_the_threshold(
     assert "never saved" in asked[0]
 
 
-def test_a_search_can_be_stopped(
-    finding: Any, qtbot: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_search_can_be_stopped(finding: Any, qtbot: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     import time
 
     from isgseg.napari import searching

@@ -27,8 +27,13 @@ Reason = tuple[float, str]  # the probability that a granule is wrong, and the w
 COLUMNS = ("suspicion", "reason")
 
 # The largest probability of each reason.
-SCORE, SHAPE, CONSTRICTION, TOUCHING, BORDER, SIZE = 0.8, 0.5, 0.7, 0.6, 0.15, 0.5
-ONE_SLICE, TWO_SLICES = 0.5, 0.15
+SHAPE, CONSTRICTION, TOUCHING, BORDER, SIZE = 0.5, 0.75, 0.6, 0.05, 0.5
+ONE_SLICE, TWO_SLICES = 0.3, 0.1
+# By the score over the threshold; the mean score of a granule may be below it, its best is not.
+SCORES, DOUBTS = (0.8, 1.0, 1.3, 1.5, 1.7), (0.7, 0.4, 0.2, 0.08, 0.0)
+# By the best score over the threshold: that what was left out is a granule after all. One that was
+# missed costs twice as much F1 as one too many.
+NEAR, MISSED = (0.7, 0.8, 0.9, 1.0), (0.0, 0.15, 0.35, 0.7)
 ROUND = 0.8  # IoU with the ball of the same volume, from which on a shape is not odd
 ODD = 0.45  # IoU at which it is as odd as can be: two balls side by side have .5
 USUAL, UNUSUAL = 2.0, 4.0  # deviations of the logarithm of the diameter; the doubt rises between
@@ -99,6 +104,27 @@ def review_rows(
     return pd.DataFrame(doubts, index=index, columns=list(COLUMNS))
 
 
+def review_offered(table: pd.DataFrame, threshold: float | None = None) -> pd.DataFrame:
+    """How likely it is that what was left out, below the threshold, is a granule after all.
+
+    Args:
+        table: rows of what was left out, with `best`, the highest score of its detections, or
+            `score`.
+        threshold: see `review_table`.
+
+    Returns:
+        As `review_table`.
+    """
+    threshold = 0.5 if threshold is None else threshold
+    best = table["best" if "best" in table else "score"].to_numpy(float)
+    doubts = np.interp(np.nan_to_num(best) / max(threshold, 1e-6), NEAR, MISSED).round(4)
+    words = [
+        f"a granule after all? best score {one:.2f}, threshold {threshold:.2f}" for one in best
+    ]
+    index = pd.Index(table["label"].to_numpy(), name="label")
+    return pd.DataFrame({"suspicion": doubts, "reason": words}, index=index)
+
+
 def in_order(reviewed: pd.DataFrame) -> list[int]:
     """The labels, the most doubtful first, equals by number.
 
@@ -142,9 +168,9 @@ def _of_score(row: Row, threshold: float) -> Iterable[Reason]:
     score = row.get("score", np.nan)
     if not np.isfinite(score):
         return
-    missing = min(max(1 - (score - threshold) / max(1 - threshold, 1e-6), 0.0), 1.0)
-    if missing > 0.1:
-        yield SCORE * missing**2, f"score {score:.2f}, threshold {threshold:.2f}"
+    doubt = float(np.interp(score / max(threshold, 1e-6), SCORES, DOUBTS))
+    if doubt > 0:
+        yield doubt, f"score {score:.2f}, threshold {threshold:.2f}"
 
 
 def _of_shape(mask: Bools, fit: float) -> Iterable[Reason]:

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from isgseg.analysis.granules import granule_table
-from isgseg.analysis.review import Usual, box_of, review_rows
+from isgseg.analysis.review import Usual, box_of, review_offered, review_rows
 from isgseg.errors import InputError
 from isgseg.instances.components import Ints, Labels
 from isgseg.instances.editing import Edit, check_free
@@ -78,7 +78,10 @@ class Session:
         self.table = table.drop(columns=doubts.columns, errors="ignore").join(doubts)
         self.table["state"] = UNREVIEWED
         if offered is not None:
-            self.table.loc[~self.table.index.isin(numbers_in(labels)), "state"] = OFFERED
+            absent = ~self.table.index.isin(numbers_in(labels))
+            self.table.loc[absent, "state"] = OFFERED
+            doubts = review_offered(self.table[absent], threshold)
+            self.table.loc[absent, list(doubts.columns)] = doubts
         self._highest = int(there.max(initial=0))
         self.resumed = 0 if journal is None else self._resume(journal)
 
