@@ -66,7 +66,7 @@ def look(session: Session, ground_truth: np.ndarray, label: int) -> None:
         session.say([label], ACCEPTED if taken else REJECTED)
         return
     if len(held) > 1:
-        middle = [np.argwhere((ground_truth == n)).mean(axis=0).tolist() for n in held]
+        middle = [np.argwhere(ground_truth == n).mean(axis=0).tolist() for n in held]
         try:
             session.apply(steps.split(session, label, middle))
         except InputError:

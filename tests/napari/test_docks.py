@@ -26,13 +26,21 @@ if sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get(
 Make = Callable[[], Any]
 
 
-@pytest.fixture
-def viewer(qtbot: Any) -> Iterator[Any]:
+@pytest.fixture(scope="module")
+def window(qapp: Any) -> Iterator[Any]:
     import napari
 
     made = napari.Viewer(show=False)
     yield made
     made.close()
+
+
+@pytest.fixture
+def viewer(window: Any, qtbot: Any) -> Iterator[Any]:
+    """The window, which takes a second to make, without layers."""
+    yield window
+    window.dims.ndisplay = 2
+    window.layers.clear()
 
 
 def tomogram() -> np.ndarray:
