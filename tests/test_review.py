@@ -110,8 +110,15 @@ def test_predict_writes_doubts_and_a_sheet_also_of_what_is_there(
 
 
 def test_what_nearly_reached_the_threshold_is_looked_at_first() -> None:
-    table = pd.DataFrame({"label": [3, 8, 9], "best": [0.2, 0.49, 0.45]})
-    doubts = review_offered(table, 0.5)
-    assert in_order(doubts) == [8, 9, 3]
+    labels = np.zeros((24, 60, 60), np.uint16)
+    for number, x in ((3, 10), (8, 22), (9, 34)):
+        ball(labels, number, (12, 10, x), 4.5)
+    labels[12, 30:32, 10:30] = 11  # as good a score, and no ball
+    best = np.zeros(11)
+    best[[2, 7, 8, 10]] = 0.2, 0.49, 0.45, 0.49
+    table = granule_table(labels, score=best)
+    doubts = review_offered(labels, table, 0.5)
+    assert in_order(doubts)[0] == 8
     assert doubts["suspicion"][3] == 0
+    assert doubts["suspicion"][11] < doubts["suspicion"][8]
     assert "after all" in doubts["reason"][8]

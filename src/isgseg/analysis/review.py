@@ -27,13 +27,14 @@ Reason = tuple[float, str]  # the probability that a granule is wrong, and the w
 COLUMNS = ("suspicion", "reason")
 
 # The largest probability of each reason.
-SHAPE, CONSTRICTION, TOUCHING, BORDER, SIZE = 0.5, 0.75, 0.6, 0.05, 0.5
+SHAPE, CONSTRICTION, TOUCHING, BORDER, SIZE = 0.65, 0.85, 0.6, 0.05, 0.5
 ONE_SLICE, TWO_SLICES = 0.3, 0.1
 # By the score over the threshold; the mean score of a granule may be below it, its best is not.
 SCORES, DOUBTS = (0.8, 1.0, 1.3, 1.5, 1.7), (0.7, 0.4, 0.2, 0.08, 0.0)
 # By the best score over the threshold: that what was left out is a granule after all. One that was
 # missed costs twice as much F1 as one too many.
 NEAR, MISSED = (0.7, 0.8, 0.9, 1.0), (0.0, 0.15, 0.35, 0.7)
+FITS, LIKELY = (0.55, 0.8), (0.5, 1.3)  # a round one more likely is one
 ROUND = 0.8  # IoU with the ball of the same volume, from which on a shape is not odd
 ODD = 0.45  # IoU at which it is as odd as can be: two balls side by side have .5
 USUAL, UNUSUAL = 2.0, 4.0  # deviations of the logarithm of the diameter; the doubt rises between
@@ -104,10 +105,13 @@ def review_rows(
     return pd.DataFrame(doubts, index=index, columns=list(COLUMNS))
 
 
-def review_offered(table: pd.DataFrame, threshold: float | None = None) -> pd.DataFrame:
+def review_offered(
+    labels: Labels, table: pd.DataFrame, threshold: float | None = None
+) -> pd.DataFrame:
     """How likely it is that what was left out, below the threshold, is a granule after all.
 
     Args:
+        labels: (z, y, x), with what was left out.
         table: rows of what was left out, with `best`, the highest score of its detections, or
             `score`.
         threshold: see `review_table`.
@@ -117,12 +121,16 @@ def review_offered(table: pd.DataFrame, threshold: float | None = None) -> pd.Da
     """
     threshold = 0.5 if threshold is None else threshold
     best = table["best" if "best" in table else "score"].to_numpy(float)
-    doubts = np.interp(np.nan_to_num(best) / max(threshold, 1e-6), NEAR, MISSED).round(4)
+    doubts = np.interp(np.nan_to_num(best) / max(threshold, 1e-6), NEAR, MISSED)
+    for place, row in enumerate(table.to_dict("records")):
+        if doubts[place] > 0:
+            fit = ball_fit(np.argwhere(labels[box_of(row)] == row["label"]))
+            doubts[place] *= np.interp(fit, FITS, LIKELY)
     words = [
         f"a granule after all? best score {one:.2f}, threshold {threshold:.2f}" for one in best
     ]
     index = pd.Index(table["label"].to_numpy(), name="label")
-    return pd.DataFrame({"suspicion": doubts, "reason": words}, index=index)
+    return pd.DataFrame({"suspicion": doubts.round(4), "reason": words}, index=index)
 
 
 def in_order(reviewed: pd.DataFrame) -> list[int]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from isgseg.models.locate import installed_model, shipped_model
 
 METHODS = ("mask_rcnn", "unet")
+TITLES = {"mask_rcnn": "Mask R-CNN", "unet": "U-Net"}
 _taught: list[Path] = []
 _listeners: list[Callable[[], None]] = []
 
@@ -23,7 +24,7 @@ def known_networks() -> list[tuple[str, Path]]:
             reverse=True,
         )
         found += [(f"outputs: {path.parent.parent.name}", path) for path in runs[:5]]
-    found += [("comes with isgseg (synthetic cells only)", shipped_model(m)) for m in METHODS]
+    found += [(f"comes with isgseg, {TITLES[m]}", shipped_model(m)) for m in METHODS]
     return list({path.absolute(): (name, path) for name, path in found if path.is_file()}.values())
 
 

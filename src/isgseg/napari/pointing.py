@@ -64,9 +64,10 @@ def go_to(viewer: Any, layer: Any, place: Sequence[float], across: float) -> Non
     """
     world = np.asarray(layer.data_to_world(place), float)
     viewer.dims.point = tuple(world)
-    viewer.camera.center = tuple(world[list(viewer.dims.displayed)])
+    camera = viewer.scene.camera
+    camera.center = tuple(world[list(viewer.dims.displayed)])
     size = float(np.max(layer.scale)) * max(across, 4)
     height = min(viewer.canvas.size)
-    wanted = height / (size * 8)  # it fills an eighth of the view
-    if viewer.camera.zoom < wanted / 2.5 or viewer.camera.zoom > wanted * 4:
-        viewer.camera.zoom = wanted
+    wanted = height / (size * 14)  # there are some more around it
+    if not wanted / 2.5 < camera.zoom < wanted * 4:
+        camera.zoom = wanted

@@ -33,6 +33,7 @@ class Actions(QWidget):  # type: ignore[misc]
         self.session: Session | None = None
         self.follower: Follower | None = None
         self.layer: Any = None
+        self.outline: Any = None  # a layer that shows what is offered, when it is looked at
         self.current: int | None = None
         self.cut: list[Sequence[float]] | None = None
         self.form: Form
@@ -145,6 +146,9 @@ class Actions(QWidget):  # type: ignore[misc]
             across = float(session.table["equivalent_diameter_px"][label])
             go_to(self.viewer, self.layer, steps.centre(session, label), across)
         state = session.state(label)
+        if self.outline is not None and self.outline in self.viewer.layers:
+            self.outline.visible = state in ABSENT
+            self.outline.selected_label = label
         reason = str(session.table["reason"][label]) or "no reason to doubt"
         self.say(f"Granule {label}{f' ({state})' if state else ''}: {reason}")
 

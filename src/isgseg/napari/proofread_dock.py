@@ -72,6 +72,18 @@ class Proofread(Actions):
         self.follower = Follower(layer, self.session, self.refresh)
         layer.events.selected_label.connect(self._label_selected)
         layer.refresh()
+        if self.session.offered is not None:
+            self.outline = self.viewer.add_labels(
+                self.session.offered,
+                name=f"{layer.name} (offered)",
+                contour=1,
+                visible=False,
+                scale=layer.scale,
+                units=layer.units,
+                translate=layer.translate,
+            )
+            self.outline.show_selected_label = True
+            self.outline.editable = False
         self.viewer.layers.selection.active = layer
         self.refresh()
         resumed = f"{self.session.resumed} entries of the journal were done again. "
@@ -85,7 +97,10 @@ class Proofread(Actions):
             self.follower.stop()
         if self.session is not None:
             self.session.close()
-        self.session = self.follower = self.layer = self.current = self.cut = None
+        if self.outline is not None and self.outline in self.viewer.layers:
+            self.viewer.layers.remove(self.outline)
+        self.session = self.follower = self.layer = self.outline = None
+        self.current = self.cut = None
         self.refresh()
 
     def _act(self, action: Callable[[], None], _checked: bool = False) -> None:

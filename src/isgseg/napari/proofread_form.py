@@ -35,7 +35,7 @@ ACTIONS = {
     "complete": ("Slice is complete", "C", "nothing is missing in the slice in view"),
     "undo": ("Undo", "Control-Z", "the last step; Ctrl+Shift+Z does it again"),
 }
-_COLUMNS = (56, 50, 70, 46, 42, 40)
+_COLUMNS = (54, 64, 72, 52, 54, 40)
 _WIDE = {"complete": 2}
 
 
@@ -69,7 +69,7 @@ class Form(QObject):  # type: ignore[misc]
         self.save = QPushButton("Save ...")
         self.save.setToolTip("to another file than the original, with table and manifest")
         self.buttons = {
-            name: QPushButton(f"{title}  {key}".strip())
+            name: QPushButton(f"{title}  {key.replace('Control', 'Ctrl')}".strip())
             for name, (title, key, _) in ACTIONS.items()
         }
         for name, button in self.buttons.items():

@@ -11,7 +11,7 @@ SEED, SHAPE = 12, (40, 200, 200)
 
 def phantom_cell() -> list[LayerData]:
     """The middle of a small synthetic cell: the tomogram, its granules and its organelles."""
-    cell = make_phantom(SEED, shape=list(SHAPE))
+    cell = make_phantom(SEED, shape=list(SHAPE), blank_probability=0.0, bead_probability=0.0)
     about = in_nm(cell.voxel_size) | {"metadata": {"isgseg": {"voxel_size": cell.voxel_size}}}
     table = granule_table(cell.labels, cell.volume, cell.voxel_size)
     return [

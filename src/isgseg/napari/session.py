@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from isgseg.analysis.granules import granule_table
-from isgseg.analysis.review import Usual, box_of, review_offered, review_rows
+from isgseg.analysis.review import COLUMNS, Usual, box_of, review_offered, review_rows
 from isgseg.errors import InputError
 from isgseg.instances.components import Ints, Labels
 from isgseg.instances.editing import Edit, check_free
@@ -74,14 +74,17 @@ class Session:
             table = granule_table(everything, volume, voxel_size)
         table = table[table["label"].isin(there)].set_index("label", drop=False)
         self.usual = Usual.of(table)
-        doubts = review_rows(everything, table, table.index.tolist(), self.usual, threshold)
-        self.table = table.drop(columns=doubts.columns, errors="ignore").join(doubts)
-        self.table["state"] = UNREVIEWED
-        if offered is not None:
-            absent = ~self.table.index.isin(numbers_in(labels))
-            self.table.loc[absent, "state"] = OFFERED
-            doubts = review_offered(self.table[absent], threshold)
-            self.table.loc[absent, list(doubts.columns)] = doubts
+        absent = ~table.index.isin(there if offered is None else numbers_in(labels))
+        self.table = table
+        if absent.any() or not set(COLUMNS) <= set(table.columns):
+            doubts = [
+                review_rows(labels, table, table.index[~absent].tolist(), self.usual, threshold),
+                review_offered(everything, table[absent], threshold),
+            ]
+            without = table.drop(columns=list(COLUMNS), errors="ignore")
+            self.table = without.join(pd.concat([part for part in doubts if len(part)] or doubts))
+        self.table["reason"] = self.table["reason"].fillna("").astype(object)
+        self.table["state"] = np.where(absent, OFFERED, UNREVIEWED).astype(object)
         self._highest = int(there.max(initial=0))
         self.resumed = 0 if journal is None else self._resume(journal)
 

@@ -39,10 +39,9 @@ class GranuleModel(QAbstractTableModel):  # type: ignore[misc]
         order = np.argsort(rows.index.to_numpy(), kind="stable")
         rows = rows.iloc[order]
         self.table = rows.sort_values(self.by, ascending=not self.descending, kind="stable")
-        if self.table["equivalent_diameter_nm"].isna().all():
-            self.columns = [
-                "equivalent_diameter_px" if "diameter" in name else name for name in _SHOWN
-            ]
+        unknown = len(self.table) > 0 and self.table["equivalent_diameter_nm"].isna().all()
+        diameter = "equivalent_diameter_px" if unknown else "equivalent_diameter_nm"
+        self.columns = [diameter if "diameter" in name else name for name in _SHOWN]
         self.endResetModel()
 
     def labels(self, rows: list[int]) -> list[int]:

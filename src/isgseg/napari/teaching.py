@@ -163,8 +163,8 @@ def lesson_parts(labels: Labels, slices: Ints) -> list[tuple[str, int, int]]:
         runs = np.split(own, ends + 1)
         parts += [(kind, int(run[0]), int(run[-1]) + 1) for run in runs]
         if not any(labels[int(run[0]) : int(run[-1]) + 1].any() for run in runs):
-            where = "training" if kind == "train" else "validation, the last fifth,"
-            raise InputError(f"no granule is in the reviewed slices for {where}; review more")
+            where = "first four fifths" if kind == "train" else "last fifth, for validation"
+            raise InputError(f"no granule is in the reviewed slices ({where}); review more")
     return parts
 
 
