@@ -1,6 +1,7 @@
 # make demo   the whole pipeline on synthetic cells: prepare, fine-tune, evaluate, predict, analyse
 #             make demo-scratch trains from random weights instead
 # make test   the tests; make lint checks style and types; make fuzz damages files and kills runs for longer
+# make docs   these pages as a site in build/docs; make tutorials follows the tutorials as they are typed
 # Each sets itself up in $(VENV) first.
 PYTHON ?= python3
 VENV ?= .venv
@@ -9,7 +10,7 @@ DEMO ?= outputs/demo
 CELL = $(DEMO)/data/volumes/phantom_1000
 CHECKPOINT = $(DEMO)/train/checkpoints/isg_mask_rcnn_best.pth
 
-.PHONY: demo demo-scratch test test-fast fuzz lint format install
+.PHONY: demo demo-scratch test test-fast fuzz docs tutorials lint format install
 .DEFAULT_GOAL := demo
 
 $(VENV)/installed: pyproject.toml constraints.txt
@@ -51,6 +52,18 @@ test-fast: install
 
 fuzz: install
 	$(BIN)/python -m pytest -m fuzz --timeout 3600
+
+$(VENV)/docs-installed: $(VENV)/installed
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	touch $@
+
+# Warnings are errors, and so is a link that leads nowhere. Nothing is loaded from a network.
+docs: $(VENV)/docs-installed
+	$(BIN)/python -m sphinx -W --keep-going -q -d build/doctrees docs build/docs
+	@echo "The site: build/docs/index.html"
+
+tutorials: $(VENV)/docs-installed
+	$(BIN)/python -m pytest -m docs --timeout 1800
 
 lint: install
 	$(BIN)/ruff check .

@@ -61,7 +61,7 @@ def test_components_get_numbers_that_are_unique_over_all_slices() -> None:
 
 def test_numbers_do_not_wrap_past_65535() -> None:
     sections = np.tile(np.arange(1, 1001, dtype=np.uint16), (70, 1, 1))
-    labels = number_all(sections, [1000] * 70)
+    labels = np.stack(list(number_all(sections, [1000] * 70)))
     assert len(np.unique(labels)) == 70_000
 
 

@@ -12,10 +12,10 @@ import torch
 from isgseg.data.classes import require_classes
 from isgseg.data.datamodule import (
     CocoDataModule,
-    SeededSampler,
     dataset_metadata,
     evaluation_loader,
 )
+from isgseg.data.samplers import SeededSampler
 from isgseg.errors import InputError
 
 

@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 
 import pytest
 from conftest import ROOT
 from hydra import compose, initialize_config_dir
 
-from isgseg.config import CONFIG_DIR
+from isgseg.config import CONFIG_DIR, checked
+from isgseg.overrides import modernize, with_key
 
+BUILT = ("docs/project", "docs/results", "docs/reference/commands")  # by docs/conf.py
 PAGES = sorted(
-    [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "benchmarks").rglob("*.md")]
+    path
+    for path in [
+        *ROOT.glob("*.md"),
+        *(ROOT / "docs").rglob("*.md"),
+        *(ROOT / "benchmarks").rglob("*.md"),
+    ]
+    if not str(path.relative_to(ROOT)).startswith(BUILT)
 )
+FILES = {"predict": "volumes", "compare": "summaries"}  # keys of files without one
 # Words of earlier versions; the changelog names those that were keys.
 PRIVATE = re.compile(
     r"\b(picture|pictures|intruders?|roads?|meant to reach|support|waist|labelling|views"
@@ -41,6 +51,16 @@ def test_words_are_the_standard_ones(path: Path) -> None:
     assert not found
 
 
+def test_every_page_is_in_the_index() -> None:
+    """The index of the site lists each page, or a pattern that holds it."""
+    docs = ROOT / "docs"
+    listed = re.findall(r"^([\w/]+)$", (docs / "index.md").read_text(), re.MULTILINE)
+    pages = {
+        path.relative_to(docs).with_suffix("").as_posix() for path in PAGES if docs in path.parents
+    }
+    assert not sorted(pages - set(listed) - {"index"})
+
+
 def test_every_file_that_reliability_names_exists() -> None:
     text = (ROOT / "docs" / "reliability.md").read_text()
     named = set(re.findall(r"tests/\w+(?:\.py|/)", text))
@@ -64,11 +84,39 @@ def test_the_map_names_every_benchmark() -> None:
     assert not [script for script in sorted(scripts) if f"`{script}.py`" not in text]
 
 
-def test_the_options_of_prediction_in_the_readme_are_keys() -> None:
-    text = (ROOT / "README.md").read_text()
+def test_the_options_of_prediction_are_keys() -> None:
+    text = (ROOT / "docs" / "howto" / "prediction.md").read_text()
     table = text.partition("| option | default | effect |")[2].partition("\n\n")[0]
     options = re.findall(r"^\| `([^`]+)`", table, re.MULTILINE)
     assert len(options) > 8
     with initialize_config_dir(CONFIG_DIR, version_base="1.3"):
         for option in options:
             compose("predict", [option, "volumes=cell.mrc"])
+
+
+def command_lines(path: Path) -> list[str]:
+    """The command lines of isgseg in the code blocks of a page."""
+    blocks = re.findall(
+        r"^ *```(?:bash|text)?\n(.*?)^ *```", path.read_text(), re.MULTILINE | re.DOTALL
+    )
+    text = "\n".join(blocks).replace("\\\n", " ")
+    return [line.strip() for line in text.splitlines() if line.strip().startswith("isgseg-")]
+
+
+@pytest.mark.parametrize("path", [page for page in PAGES if command_lines(page)], ids=name)
+def test_every_command_line_is_accepted(path: Path) -> None:
+    with initialize_config_dir(CONFIG_DIR, version_base="1.3"):
+        for line in command_lines(path):
+            program, *typed = shlex.split(line, comments=True)
+            command = program.removeprefix("isgseg-")
+            if "--help" in typed or "--config-dir" in typed or "$" in line:
+                continue  # of a folder of the reader's, or of a loop, which the tutorials run
+            typed = [part for part in typed if not part.startswith("hydra.") and part != "-m"]
+            if "-m" in line.split():  # one value of the sweep
+                typed = [re.sub(r"(=[^,\[]+),.*", r"\1", part) for part in typed]
+            arguments, old = modernize(command, with_key(FILES.get(command, ""), typed))
+            assert not old, line
+            try:
+                checked(command, compose(command, ["paths.output_dir=out", *arguments]))
+            except Exception as error:
+                raise AssertionError(f"{name(path)}: {line}: {error}") from error

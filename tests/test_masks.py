@@ -119,9 +119,9 @@ def test_touching_granules_join_with_the_best_score() -> None:
 def test_numbers_never_wrap() -> None:
     sections = np.zeros((70, 1, 1000), np.uint16)
     sections[:, 0, :] = np.arange(1, 1001)
-    labels = number_all(sections, [1000] * 70)
+    labels = np.stack(list(number_all(sections, [1000] * 70)))
     assert labels.dtype == np.uint32
     assert np.array_equal(np.unique(labels), np.arange(1, 70_001))
-    few = number_all(sections[:2], [1000, 1000])
+    few = np.stack(list(number_all(sections[:2], [1000, 1000])))
     assert few.dtype == np.uint16
     assert few.max() == 2000

@@ -126,7 +126,7 @@ def test_granules_between_the_slices_of_the_volume_are_left_out_and_the_others_n
         Granules(labels, values, values + 0.5, np.array([1, 2, 3])),
         ResampledSlices(np.zeros((3, 1, 3)), 6),
     )
-    assert found.labels[:, 0].tolist() == [[0, 1, 0], [0, 0, 0], [0, 0, 2]]
+    assert np.asarray(found.labels)[:, 0].tolist() == [[0, 1, 0], [0, 0, 0], [0, 0, 2]]
     assert found.labels.dtype == np.uint16
     assert found.score.tolist() == [0.2, 0.3]
     assert found.best.tolist() == [0.7, 0.8]

@@ -304,24 +304,29 @@ def detections(labels: Array) -> list[dict[str, Array]]:
     return found
 
 
-def test_linked_granules_are_split_where_asked() -> None:
+def test_linked_granules_are_split_unless_told_otherwise() -> None:
     labels = np.zeros((22, 22, 22), np.uint16)
     for number, z in enumerate((5.0, 14.5), start=1):
         labels[ellipsoid((z, 11, 11), 5, 22) & (labels == 0)] = number
     found, volume = detections(labels), labels.astype(np.float32)
     whole = {"constriction": 0.0}  # linking does not cut
-    as_one = granules_of(found, volume, **whole)
+    as_one = granules_of(found, volume, split=False, **whole)
     assert len(as_one.score) == as_one.labels.max() == 1
-    apart = granules_of(found, volume, split=True, **whole)
+    apart = granules_of(found, volume, **whole)
     assert len(apart.score) == apart.labels.max() == 2
     assert match_instances(apart.labels, labels).tp == 2
     assert apart.score.tolist() == apart.best.tolist() == [as_one.score[0]] * 2
     assert sum(apart.slices) == as_one.slices[0] == 20
     for key, value in (("split_height", 9.0), ("split_sigma", 5.0), ("split_min_voxels", 2000)):
-        kept = granules_of(found, volume, split=True, **whole, **{key: value})
+        kept = granules_of(found, volume, **whole, **{key: value})
         assert len(kept.score) == 1, key
 
 
-def test_slices_that_are_not_linked_cannot_be_split() -> None:
-    with pytest.raises(ValueError, match=r"link=false .* split=true"):
-        granules_of([], np.zeros((2, 4, 4), np.float32), link=False, split=True)
+def test_slices_that_are_not_linked_are_not_split() -> None:
+    """Numbers of one slice have no shape in 3D."""
+    labels = np.zeros((22, 22, 22), np.uint16)
+    labels[ellipsoid((11, 11, 11), 5, 22)] = 1
+    found, volume = detections(labels), labels.astype(np.float32)
+    asked, unasked = (granules_of(found, volume, link=False, split=s) for s in (True, False))
+    assert np.array_equal(asked.labels, unasked.labels)
+    assert asked.labels.max() > 1

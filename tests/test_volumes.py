@@ -13,8 +13,8 @@ import tifffile
 
 from isgseg.errors import InputError
 from isgseg.io.formats import parse_voxel_size
+from isgseg.io.places import WRITTEN
 from isgseg.io.volumes import (
-    SUFFIXES,
     Volume,
     VolumeError,
     find_volumes,
@@ -45,7 +45,7 @@ def write_header(path: Path, **fields: Any) -> Path:
     return path
 
 
-@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize("suffix", WRITTEN)
 @pytest.mark.parametrize("dtype", ["uint16", "float32"])
 def test_volume_survives_writing_and_reading(tmp_path: Path, suffix: str, dtype: str) -> None:
     path = write_volume(tmp_path / "new" / f"cell{suffix}", ramp(dtype), VOXEL_SIZE)
@@ -59,7 +59,7 @@ def test_volume_survives_writing_and_reading(tmp_path: Path, suffix: str, dtype:
     assert [file.name for file in path.parent.iterdir()] == [f"cell{suffix}"]
 
 
-@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize("suffix", WRITTEN)
 def test_unknown_voxel_size_stays_unknown(tmp_path: Path, suffix: str) -> None:
     assert read_volume(write_volume(tmp_path / f"a{suffix}", ramp(), None)).voxel_size is None
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from isgseg.segmenter import BaseSegmenter, SXTISGMaskRCNNSegmenter, create_segmenter
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = ["BaseSegmenter", "SXTISGMaskRCNNSegmenter", "create_segmenter"]
 
 

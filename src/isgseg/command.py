@@ -7,19 +7,19 @@ import errno
 import functools
 import logging
 import os
-import re
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from isgseg.config import CONFIG_DIR, checked
-from isgseg.errors import InputError, input_error, one_of
+from isgseg.errors import InputError, input_error
+from isgseg.mistakes import stop
 from isgseg.overrides import modernize, with_key
+from isgseg.ranks import without_files
 
 if TYPE_CHECKING:
     from isgseg.batch.launch import Batch
@@ -54,15 +54,21 @@ def command(
             # Torch reads it once, when it is imported: large tensors lie on large pages, where
             # Linux has them on request. Fresh small ones cost more than what is computed on them.
             os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+            if {"--help", "-h"} & set(sys.argv[1:]):
+                _print_help(name)
+                return
             try:
                 arguments, old_names = modernize(name, with_key(files, sys.argv[1:]))
                 sys.argv[1:] = arguments_of(arguments)
                 if batch is not None and _launched(name, batch, function, old_names):
                     return
             except InputError as error:
-                _stop(name, error)
+                stop(name, error)
+            job = functools.partial(_job, name, function, old_names)
             try:
-                _run_hydra(name, functools.partial(_job, name, function, old_names))
+                with without_files(name) as more:
+                    sys.argv[1:] += more
+                    _run_hydra(name, job)
             except KeyboardInterrupt:
                 print(f"isgseg-{name}: interrupted", file=sys.stderr)
                 raise SystemExit(128 + signal.SIGINT) from None
@@ -70,6 +76,17 @@ def command(
         return main
 
     return decorate
+
+
+def _print_help(name: str) -> None:
+    """Prints what `conf/` says of a command; Hydra is not asked, and nothing is composed."""
+    from isgseg.help import help_text
+
+    try:
+        print(help_text(name, sys.argv[1:]))
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _end_of_pipe()
 
 
 def _launched(
@@ -123,7 +140,17 @@ def _job(
             raise
         log.debug("Where it was raised:", exc_info=error)
         log.error("%s", cause)
+        if _is_of_sweep():  # the others go on
+            raise cause from None
         raise SystemExit(1) from None
+
+
+def _is_of_sweep() -> bool:
+    """Whether a job is one of several, by `-m`."""
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+
+    return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
 
 
 def _full_disk(error: Exception) -> InputError | None:
@@ -157,66 +184,20 @@ def _run_hydra(name: str, job: Callable[[DictConfig], Any]) -> None:
         # Hydra prints its own errors and others alike, unless it is told to raise them.
         with _environment("HYDRA_FULL_ERROR", "1"):
             main()
-    except BrokenPipeError:  # `--help | head`: who reads has enough
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - Python flushes it when it ends
-        raise SystemExit(128 + signal.SIGPIPE) from None
+    except BrokenPipeError:
+        _end_of_pipe()
     except (HydraException, OmegaConfBaseException, OSError, ValueError) as error:
         if full or any(error is other for other in raised):
+            if not full and isinstance(error, InputError):  # of a job of a sweep, which has said it
+                raise SystemExit(1) from None
             raise
-        _stop(name, error)
+        stop(name, error)
 
 
-def _stop(name: str, error: Exception) -> None:
-    """Says an error in a line on standard error, and ends the program."""
-    from hydra.errors import HydraException
-
-    said, cause = str(error), error.__cause__
-    if isinstance(cause, OmegaConfBaseException):
-        said = f"{said}\n{cause}"
-    if said.startswith("Config group override must be"):  # Hydra does not say which
-        said = (
-            f"{', '.join(_empty_groups(sys.argv[1:])) or 'a group'}: a group needs one of its "
-            f"choices, which isgseg-{name} --help lists; ~GROUP takes a group out"
-        )
-    if unknown := re.search(r"^Could not override '([^']+)'.*is not in struct", said, re.DOTALL):
-        said = f"{unknown[1]}: unknown key; {_hint(name, unknown[1])}"
-    system: BaseException | None = error  # OmegaConf wraps what a resolver raised
-    while system is not None and not isinstance(system, OSError):
-        system = system.__cause__ or system.__context__
-    if system is not None and not isinstance(error, (InputError, HydraException)):
-        said = (
-            f"the folder of this run cannot be made: {system}; start in a folder that you may "
-            "write to, or choose one by paths.root=FOLDER"
-        )
-    said = re.sub(r"\n +(object_type|reference_type)=.*", "", said)
-    print(f"isgseg-{name}: {said}", file=sys.stderr)
-    raise SystemExit(1) from None
-
-
-def _empty_groups(arguments: list[str]) -> list[str]:
-    """The arguments that give a group of `conf/` no choice, such as `model=null`."""
-    found = []
-    for argument in arguments:
-        group, equals, choice = argument.lstrip("+").partition("=")
-        if equals and choice in ("null", "") and (Path(CONFIG_DIR) / group).is_dir():
-            found.append(argument)
-    return found
-
-
-def _hint(name: str, key: str) -> str:
-    """The key of a command that was perhaps meant."""
-    from difflib import get_close_matches
-
-    from isgseg.schema import schema_of
-    from isgseg.schema.messages import dotted_keys, json_schema
-
-    known = dotted_keys(json_schema(schema_of(name)))
-    last = key.rsplit(".", 1)[-1]
-    same = [other for other in known if other.rsplit(".", 1)[-1] == last]
-    near = same or get_close_matches(key, known, n=1, cutoff=0.6)
-    if near:
-        return f"did you mean {one_of(near)}?"
-    return f"isgseg-{name} --cfg job shows those there are"
+def _end_of_pipe() -> NoReturn:
+    """Ends the program where who reads has enough, as in `--help | head`."""
+    sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - Python flushes it when it ends
+    raise SystemExit(128 + signal.SIGPIPE) from None
 
 
 @contextlib.contextmanager

@@ -77,8 +77,12 @@ def plain(cfg: DictConfig) -> dict[str, Any]:
 
 def quiet_lightning() -> None:
     """Keeps Lightning from printing what the log prints too, and what users cannot mend."""
-    logging.getLogger("lightning").handlers.clear()
+    for name in ("lightning", "lightning.fabric", "lightning.pytorch"):
+        logging.getLogger(name).handlers.clear()
     warnings.filterwarnings("ignore", message=".*LeafSpec.*deprecated")  # lightning's own use of it
+    # What is logged without it is of all processes already.
+    warnings.filterwarnings("ignore", message=".*sync_dist=True.*")
+    warnings.filterwarnings("ignore", message=".*`srun` command is available.*")
 
 
 def unique_folder(folder: str) -> str:
@@ -99,3 +103,4 @@ def unique_folder(folder: str) -> str:
 
 # When the module is imported: a task of a launcher does so, and composes its config anew.
 OmegaConf.register_new_resolver("isgseg.unique", unique_folder, use_cache=True, replace=True)
+OmegaConf.register_new_resolver("isgseg.sum", lambda *numbers: sum(numbers), replace=True)

@@ -48,12 +48,15 @@ def processor() -> str:
     return names[0] if names else platform.processor()
 
 
-def check_devices(accelerator: str, devices: int | str | Sequence[int]) -> None:
+def check_devices(
+    accelerator: str, devices: int | str | Sequence[int], strategy: str = "auto"
+) -> None:
     """Whether the machine has the devices, before any process is started for them.
 
     Args:
         accelerator: Lightning's: `auto`, `cpu`, `gpu`, `cuda` or `mps`.
         devices: how many, their indices, or `auto`.
+        strategy: Lightning's; with `ddp` on a CPU, devices are processes.
 
     Raises:
         InputError: it has not.
@@ -70,9 +73,11 @@ def check_devices(accelerator: str, devices: int | str | Sequence[int]) -> None:
     wanted = int(devices) if isinstance(devices, (int, str)) else 1 + max(devices)
     on_cpu = accelerator == "cpu" or not (gpus or mps)
     most = 1 if on_cpu or not gpus else gpus
+    if on_cpu and isinstance(devices, int) and strategy.startswith("ddp"):
+        return
     if wanted > most:
         remedy = (
-            "a CPU is one device, whose cores one process uses"
+            "a CPU is one device, whose cores one process uses; trainer.strategy=ddp runs several"
             if on_cpu
             else f"this machine has {most}"
         )

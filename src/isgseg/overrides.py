@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import takewhile
+from pathlib import Path
 from typing import Any
 
 from isgseg.errors import InputError
@@ -133,11 +134,18 @@ def with_key(key: str, arguments: Sequence[str]) -> list[str]:
         key: empty where a command takes no files without one.
         arguments: as typed, without the program's name.
     """
-    files = list(takewhile(lambda given: "=" not in given and given[:1] not in "-+~", arguments))
+    files = list(takewhile(_is_file, arguments))
     if not key or not files:
         return list(arguments)
     value = files[0] if len(files) == 1 else f"[{','.join(map(_quoted, files))}]"
     return [f"{key}={value}", *arguments[len(files) :]]
+
+
+def _is_file(argument: str) -> bool:
+    """Whether an argument is a file without a key. One that is there may have any name."""
+    if Path(argument).exists():
+        return True
+    return bool(argument) and "=" not in argument and argument[0] not in "-+~"
 
 
 def _refuse_phantom(command: str, key: str, value: str | None) -> None:

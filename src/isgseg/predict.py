@@ -23,7 +23,7 @@ from isgseg.batch.work import Item, Row, Work
 from isgseg.command import command
 from isgseg.config import plain
 from isgseg.errors import InputError
-from isgseg.inference.manifest import Manifest, read_content, read_manifest
+from isgseg.inference.manifest import MARK, Manifest, read_content, read_manifest
 from isgseg.inference.replay import replayed, tell_replay
 from isgseg.io.paths import sha256, user_path
 
@@ -103,14 +103,15 @@ def plan(cfg: DictConfig) -> Work[Labelling]:
     Raises:
         InputError: see `predict`.
     """
-    from isgseg.inference.outputs import plan_outputs
+    from isgseg.inference.outputs import check_format, plan_outputs
     from isgseg.inference.replay import check_replay
+    from isgseg.io.ome_zarr_labels import check_place_for_labels
     from isgseg.io.pairing import find_images
     from isgseg.io.volumes import stem
     from isgseg.models.locate import find_model
 
-    if cfg.format not in ("tif", "mrc"):
-        raise InputError(f"format={cfg.format} must be tif or mrc")
+    check_format("zarr" if cfg.into_zarr else cfg.format)
+    check_format(cfg.format)
     volumes = find_images(cfg.volumes)
     folder = Path(cfg.output_dir)
     told = None if cfg.manifest is None else read_manifest(user_path(cfg.manifest))
@@ -133,6 +134,8 @@ def plan(cfg: DictConfig) -> Work[Labelling]:
         if outputs.is_complete(here.deciding(), cfg.overwrite):
             log.info("%s: kept %s, which is complete", volume, outputs.labels)
         else:
+            if cfg.into_zarr:
+                check_place_for_labels(volume, MARK, overwrite=cfg.overwrite)
             todo.append(replace(item, manifest=here))
     work = Work("predict", folder, items, todo, labelled_rows, failed)
     work.check()
@@ -157,7 +160,8 @@ def predict_file(predictor: Predictor, item: Labelling, warnings: Sequence[str] 
     from isgseg.hardware import device_name, pick_device
     from isgseg.io.folders import locked
     from isgseg.io.formats import parse_voxel_size
-    from isgseg.io.volumes import Volume, read_volume
+    from isgseg.io.ome_zarr_labels import add_labels
+    from isgseg.io.volumes import Volume, open_volume
 
     start = time.perf_counter()
     path, outputs, manifest = item.volume, item.outputs, item.manifest
@@ -166,7 +170,7 @@ def predict_file(predictor: Predictor, item: Labelling, warnings: Sequence[str] 
         locked(outputs.labels.parent, f".{outputs.labels.name}.lock"),
         recorded(item.record, "predict", path, reason),
     ):
-        volume = read_volume(path)
+        volume = open_volume(path)
         asked = parse_voxel_size(manifest.config["voxel_size"])
         volume = Volume(volume.data, asked or volume.voxel_size)
         size = volume.voxel_size
@@ -188,6 +192,9 @@ def predict_file(predictor: Predictor, item: Labelling, warnings: Sequence[str] 
             warnings=[*manifest.warnings, *warnings, *own],
         )
         made = outputs.write(granules.labels, size, table, made)
+        if manifest.config["into_zarr"]:
+            place = add_labels(path, granules.labels, size, {"isgseg": made.plain()})
+            log.info("%s: the labels are in %s too", path, place)
     log.info(
         "%s: %d granules in %.0f s, written to %s", path, len(table), made.seconds, outputs.labels
     )
@@ -239,7 +246,7 @@ def reason(error: BaseException) -> str:
     return one_line(error)
 
 
-@command("predict", arguments_of=replayed, batch=Batch("volumes", plan))
+@command("predict", files="volumes", arguments_of=replayed, batch=Batch("volumes", plan))
 def main(cfg: DictConfig) -> None:
     """Console script."""
     predict(cfg)

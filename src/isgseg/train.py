@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,24 +30,33 @@ def train(cfg: DictConfig) -> float | None:
     Raises:
         InputError: bad data, weights or settings; the message says which.
     """
+    from isgseg.hardware import check_devices
     from isgseg.io.folders import locked
+    from isgseg.training.processes import (
+        count_processes,
+        end_group,
+        started_together,
+        train_in_processes,
+        train_together,
+    )
 
-    if cfg.install:
-        from isgseg.training.installing import check_install
-
-        check_install(method_in(cfg), bool(cfg.trainer.fast_dev_run), cfg.overwrite)
-    if os.environ.get("LOCAL_RANK", "0") != "0":  # a further process of the same run
-        return _train(cfg)
+    check_devices(cfg.trainer.accelerator, cfg.trainer.devices, cfg.trainer.strategy)
+    if (environment := started_together()) is not None:
+        return train_together(_train, cfg, environment)
+    count = count_processes(cfg.trainer)
     with locked(Path(cfg.paths.output_dir)):
-        return _train(cfg)
+        try:
+            return train_in_processes(_train, cfg, count) if count > 1 else _train(cfg)
+        finally:
+            end_group()
 
 
 def _train(cfg: DictConfig) -> float | None:
-    """Trains in a folder that no other run uses."""
+    """Trains in a folder that no other run uses, alone or as one of several processes."""
     import lightning
 
     from isgseg.data.classes import require_classes
-    from isgseg.hardware import check_devices, pick_device, pick_precision
+    from isgseg.hardware import pick_device, pick_precision
     from isgseg.models.weights import initialize
     from isgseg.training.building import (
         build,
@@ -58,11 +66,13 @@ def _train(cfg: DictConfig) -> float | None:
         without_rate,
     )
     from isgseg.training.checkpoints import AtomicCheckpointIO, best_score
-    from isgseg.training.installing import install
+    from isgseg.training.installing import check_install, install
+    from isgseg.training.processes import environment_here
     from isgseg.training.resume import check_resumed, former_checkpoints, resuming
 
     quiet_lightning()
-    check_devices(cfg.trainer.accelerator, cfg.trainer.devices)
+    if cfg.install:
+        check_install(method_in(cfg), bool(cfg.trainer.fast_dev_run), cfg.overwrite)
     check_trainer(cfg.trainer)
     device = pick_device("cpu" if cfg.trainer.accelerator == "cpu" else None)
     precision = pick_precision(cfg.trainer.precision, device)
@@ -92,18 +102,36 @@ def _train(cfg: DictConfig) -> float | None:
             precision=precision,
             callbacks=callbacks,
             logger=loggers,
-            plugins=[AtomicCheckpointIO(replaced)],
+            plugins=[AtomicCheckpointIO(replaced), *environment_here()],
         )
+        say_batch(trainer, cfg)
         with resuming(trainer, resumed), enough_memory():
             trainer.fit(module, datamodule=datamodule, ckpt_path=resumed, weights_only=True)
     warn_of_nothing(trainer, cfg)
     score = best_score(trainer, cfg.optimized_metric)
-    if cfg.install:
+    if cfg.install and trainer.is_global_zero:
         install(checkpoints, method_in(cfg))
     if score is not None:
         log.info("%s = %.4f", cfg.optimized_metric, score)
     log.info("Files in %s", cfg.paths.output_dir)
     return score
+
+
+def say_batch(trainer: lightning.Trainer, cfg: DictConfig) -> None:
+    """Logs how many patches a step of the optimizer learns from, and its rate."""
+    size = cfg.data.get("batch_size")
+    if size is None:  # another datamodule
+        return
+    together = trainer.accumulate_grad_batches
+    log.info(
+        "A step learns from %d patches: data.batch_size=%d x %d devices x "
+        "trainer.accumulate_grad_batches=%d; model.lr=%g, which is not scaled to them",
+        size * trainer.world_size * together,
+        size,
+        trainer.world_size,
+        together,
+        cfg.model.get("lr"),
+    )
 
 
 def method_in(cfg: DictConfig) -> str:

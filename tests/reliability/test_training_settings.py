@@ -54,7 +54,7 @@ def test_checkpoints_with_one_name_would_replace_each_other(config: Compose) -> 
     [
         "trainer.limit_val_batches=0.00001",
         "trainer.limit_train_batches=0.00001",
-        "+trainer.strategy=nope",
+        "trainer.strategy=nope",
         "+trainer.val_check_interval=99",
         "optimized_metric=val/none",
         "callbacks.best.monitor=abc",

@@ -5,13 +5,14 @@ from __future__ import annotations
 import importlib.util
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from isgseg.errors import InputError
+from isgseg.instances.runs import RunLabels
 from isgseg.io.atomic import replacing
 from isgseg.io.formats import Array
 
@@ -19,7 +20,7 @@ log = logging.getLogger(__name__)
 
 
 def granule_table(
-    labels: Array,
+    labels: Array | RunLabels,
     volume: Array | None = None,
     voxel_size: Sequence[float] | None = None,
     *,
@@ -27,6 +28,9 @@ def granule_table(
     supporting_slices: Array | None = None,
 ) -> pd.DataFrame:
     """One row a granule, ordered by label; time and memory grow with the labelled voxels.
+
+    Of labels as runs, slabs of the volume are in memory, and the voxels of granules that reach
+    beyond them.
 
     The columns are always the same; what cannot be known is NaN (an empty field of the CSV).
 
@@ -52,17 +56,38 @@ def granule_table(
         raise ValueError(f"labels are {labels.shape} but the volume is {volume.shape} (z, y, x)")
     if voxel_size is None:
         log.warning("no voxel size: the columns in nm stay empty")
-    where = np.nonzero(labels)
-    intensity = np.full(1, np.nan, np.float32) if volume is None else volume[where]
-    voxels = pd.DataFrame(
-        {"label": labels[where]}
-        | {axis: index.astype(np.int32) for axis, index in zip("zyx", where, strict=True)}
-        | {"intensity": np.broadcast_to(intensity, where[0].shape)}
-    )
+    nm = np.array(voxel_size if voxel_size is not None else [np.nan] * 3, dtype=float)
+    parts = [_rows(voxels, labels.shape, nm) for voxels in _voxels(labels, volume)]
+    if not parts:  # runs without a granule
+        nothing = np.zeros((0, *labels.shape[1:]), labels.dtype)
+        parts = [_rows(next(_voxels(nothing, volume)), labels.shape, nm)]
+    table = pd.concat(parts).sort_index() if len(parts) > 1 else parts[0]
+    table["score"] = _given(score, table.index)
+    table["supporting_slices"] = _given(supporting_slices, table.index)
+    return table.reset_index()
+
+
+def _voxels(labels: Array | RunLabels, volume: Array | None) -> Iterator[pd.DataFrame]:
+    """The voxels of granules, each granule whole, in raster order; of runs window by window."""
+    windows = labels.windows() if isinstance(labels, RunLabels) else [(0, labels)]
+    for start, window in windows:
+        where = np.nonzero(window)
+        grey = np.full(1, np.nan, np.float32)
+        if volume is not None:
+            grey = volume[start : start + len(window)][where]
+        yield pd.DataFrame(
+            {"label": window[where]}
+            | {"z": (where[0] + start).astype(np.int32)}
+            | {axis: where[i].astype(np.int32) for i, axis in ((1, "y"), (2, "x"))}
+            | {"intensity": np.broadcast_to(grey, where[0].shape)}
+        )
+
+
+def _rows(voxels: pd.DataFrame, shape: tuple[int, ...], nm: Array) -> pd.DataFrame:
+    """The rows of granules, by label, from all of their voxels."""
     groups = voxels.groupby("label")
     low, high = groups[["z", "y", "x"]].min(), groups[["z", "y", "x"]].max() + 1
     centroid = groups[["z", "y", "x"]].mean()
-    nm = np.array(voxel_size if voxel_size is not None else [np.nan] * 3, dtype=float)
     count = groups.size()
     table = pd.DataFrame(index=count.index)
     table[[f"centroid_{axis}" for axis in "zyx"]] = centroid
@@ -75,11 +100,10 @@ def granule_table(
     table[["z0", "y0", "x0"]] = low
     table[["z1", "y1", "x1"]] = high
     table["slices"] = high["z"] - low["z"]
-    table["mean_intensity"] = groups["intensity"].mean()
-    table["touches_border"] = (low == 0).any(axis=1) | (high == list(labels.shape)).any(axis=1)
-    table["score"] = _given(score, count.index)
-    table["supporting_slices"] = _given(supporting_slices, count.index)
-    return table.reset_index()
+    # In the order of the voxels and in double precision, so that windows change no bit of it.
+    table["mean_intensity"] = np.bincount(groups.ngroup(), voxels["intensity"]) / count
+    table["touches_border"] = (low == 0).any(axis=1) | (high == list(shape)).any(axis=1)
+    return table
 
 
 def _given(values: Array | None, labels: pd.Index[int]) -> Array:

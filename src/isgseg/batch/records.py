@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import os
 import platform
 import time
 from collections.abc import Callable, Iterator
@@ -90,7 +91,7 @@ def read_record(path: Path) -> dict[str, Any] | None:
     """A record of isgseg; None where there is none.
 
     Its keys: `command`, `volume`, `status` (`begun` or `failed`), `reason`, `seconds`, `warnings`,
-    `host`, `time`.
+    `host`, `process`, `time`.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -152,6 +153,7 @@ def _write(path: Path, content: dict[str, Any]) -> None:
         log.warning("%s is no record of isgseg, and is left as it is", path)
         return
     now = datetime.now(UTC).isoformat(timespec="seconds")
-    whole = {"created_by": _MARK, **content, "host": platform.node(), "time": now}
+    place = {"host": platform.node(), "process": os.getpid(), "time": now}
+    whole = {"created_by": _MARK, **content, **place}
     with replacing(path) as scratch:
         scratch.write_text(json.dumps(whole, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -11,13 +10,14 @@ from typing import Any
 import lightning
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms.v2 import functional as F
 
 from isgseg.data.coco import CocoInstances, Target
 from isgseg.data.images import Window
 from isgseg.data.metadata import read_metadata
 from isgseg.data.normalization import Normalization
+from isgseg.data.samplers import SeededSampler, ShareSampler
 from isgseg.data.settings import LoaderSettings
 from isgseg.data.splits import open_splits
 from isgseg.data.transforms import Augment
@@ -123,20 +123,43 @@ class CocoDataModule(lightning.LightningDataModule):
         return known
 
     def train_dataloader(self) -> DataLoader[Any]:
-        """Augmented batches in an order that seed and epoch decide."""
+        """Augmented batches in an order that seed and epoch decide, the share of this process.
+
+        Raises:
+            InputError: there is no batch for each process.
+        """
         assert self.train_set is not None
+        rank, processes = self._place()
+        sampler = SeededSampler(len(self.train_set), self.seed, self.batch_size, rank, processes)
+        if not len(sampler):
+            raise InputError(
+                f"{self.root}/train has {len(self.train_set)} patches, fewer than "
+                f"{processes} devices take at once with data.batch_size={self.batch_size}; give "
+                "a smaller data.batch_size or fewer trainer.devices"
+            )
         return _loader(
             Augmented(self.train_set, self.augment),
             self.batch_size,
             self.num_workers,
-            sampler=SeededSampler(len(self.train_set), self.seed),
+            sampler=sampler,
             drop_last=True,
         )
 
     def val_dataloader(self) -> DataLoader[Any]:
-        """Every validation patch, unchanged, empty ones too."""
+        """Every validation patch, unchanged, empty ones too, the share of this process."""
         assert self.val_set is not None
-        return _loader(Plain(self.val_set), self.batch_size, self.num_workers)
+        return _loader(
+            Plain(self.val_set),
+            self.batch_size,
+            self.num_workers,
+            sampler=ShareSampler(len(self.val_set), self.batch_size, *self._place()),
+        )
+
+    def _place(self) -> tuple[int, int]:
+        """Which of how many processes this is."""
+        if self.trainer is None:
+            return 0, 1
+        return self.trainer.global_rank, self.trainer.world_size
 
 
 def dataset_metadata(root: str | Path) -> dict[str, Any]:
@@ -189,29 +212,6 @@ def _loader(
     )
 
 
-class SeededSampler(Sampler[tuple[int, int]]):
-    """A shuffled order of (index, seed) pairs that depends on seed and epoch alone.
-
-    Lightning calls `set_epoch`, so that a resumed run continues with the very same batches.
-    """
-
-    def __init__(self, length: int, seed: int) -> None:
-        self.length, self.seed, self.epoch = length, seed, 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Args: epoch, from 0."""
-        self.epoch = epoch
-
-    def __len__(self) -> int:
-        return self.length
-
-    def __iter__(self) -> Iterator[tuple[int, int]]:
-        generator = torch.Generator().manual_seed(1_000_003 * self.seed + self.epoch)
-        order = torch.randperm(self.length, generator=generator).tolist()
-        seeds = torch.randint(2**62, (self.length,), generator=generator).tolist()
-        return iter(zip(order, seeds, strict=True))
-
-
 class Augmented(Dataset[tuple[Tensor, Target]]):
     """Training items: a (C, H, W) float32 image in [0, 1], augmented by the seed, and target."""
 
@@ -223,8 +223,8 @@ class Augmented(Dataset[tuple[Tensor, Target]]):
         return self.augment(*self.dataset[index], seed=seed)
 
 
-class Plain(Dataset[tuple[Tensor, Target]]):
-    """Validation items: a (C, H, W) float32 image in [0, 1] and its target."""
+class Plain(Dataset[tuple[Tensor, Target] | None]):
+    """Validation items: a (C, H, W) float32 image in [0, 1] and its target; None for None."""
 
     def __init__(self, dataset: CocoInstances) -> None:
         self.dataset = dataset
@@ -232,12 +232,14 @@ class Plain(Dataset[tuple[Tensor, Target]]):
     def __len__(self) -> int:
         return len(self.dataset)
 
-    def __getitem__(self, index: int) -> tuple[Tensor, Target]:
+    def __getitem__(self, index: int | None) -> tuple[Tensor, Target] | None:
+        if index is None:
+            return None
         image, target = self.dataset[index]
         return F.to_dtype(image, torch.float32, scale=True), target
 
 
-def collate(items: list[tuple[Tensor, Target]]) -> Batch:
-    """Items to lists: images and targets differ in size."""
-    images, targets = zip(*items, strict=True)
-    return list(images), list(targets)
+def collate(items: list[tuple[Tensor, Target] | None]) -> Batch:
+    """Items to lists: images and targets differ in size. None is left out, if need be every one."""
+    there = [item for item in items if item is not None]
+    return [image for image, _ in there], [target for _, target in there]

@@ -37,6 +37,7 @@ def coco_metric(most: int = 100) -> MeanAveragePrecision:
         rec_thresholds=RECALLS.tolist(),
         max_detection_thresholds=[1, 10, most],
         backend="faster_coco_eval",
+        sync_on_compute=False,  # isgseg.training.sharing does
     )
     metric.warn_on_many_detections = False  # a choice here, and both scores are shown
     return metric
@@ -165,7 +166,7 @@ class MatchMetric(Metric):
     ground_truths: Tensor
 
     def __init__(self, mask_thresholds: Sequence[float] = MASK_THRESHOLDS) -> None:
-        super().__init__()
+        super().__init__(sync_on_compute=False)
         self.mask_thresholds = tuple(mask_thresholds)
         self.add_state("scores", [], dist_reduce_fx="cat")
         self.add_state("hits", [], dist_reduce_fx="cat")

@@ -41,6 +41,16 @@ class Matches(NamedTuple):
     mask_thresholds: tuple[float, ...]
 
 
+def pool_matches(parts: Sequence[Matches]) -> Matches:
+    """Matches of several parts as those of one; all have the same mask thresholds."""
+    return Matches(
+        np.concatenate([part.scores for part in parts]),
+        np.concatenate([part.hits for part in parts]),
+        sum(part.ground_truths for part in parts),
+        parts[0].mask_thresholds,
+    )
+
+
 @dataclass(frozen=True)
 class OperatingPoint:
     """Two thresholds and what they yield; precision, recall and F1 are 0 where undefined."""

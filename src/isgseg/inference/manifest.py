@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from isgseg.errors import InputError, check
+from isgseg.instances.runs import RunLabels
 from isgseg.io.formats import Array
 
 MARK = "isgseg-predict"  # what a manifest says of itself
@@ -63,10 +64,14 @@ class Manifest:
     warnings: list[str] = field(default_factory=list)
     created_by: str = MARK
 
-    def text(self) -> str:
-        """The content of the file."""
+    def plain(self) -> dict[str, Any]:
+        """The content of the file, as JSON holds it."""
         first = {"created_by": self.created_by, "labels": self.labels}
-        return json.dumps(first | asdict(self), indent=2, ensure_ascii=False) + "\n"
+        return first | asdict(self)
+
+    def text(self) -> str:
+        """The text of the file."""
+        return json.dumps(self.plain(), indent=2, ensure_ascii=False) + "\n"
 
     def deciding(self) -> dict[str, Any]:
         """What decides the labels; see `deciding`."""
@@ -85,7 +90,7 @@ class LabelHash:
     def __init__(self) -> None:
         self._digest = hashlib.sha256()
 
-    def update(self, slab: Array) -> None:
+    def update(self, slab: Array | RunLabels) -> None:
         """Adds the next slices, (z, y, x), whole numbers that fit 32 bits."""
         for plane in slab:
             self._digest.update(np.ascontiguousarray(plane, "<u4").data)
@@ -95,8 +100,8 @@ class LabelHash:
         return self._digest.hexdigest()
 
 
-def hash_labels(labels: Array) -> str:
-    """SHA-256 of labels (z, y, x) that are in memory; see `LabelHash`."""
+def hash_labels(labels: Array | RunLabels) -> str:
+    """SHA-256 of labels (z, y, x), in memory or as runs; see `LabelHash`."""
     digest = LabelHash()
     digest.update(labels)
     return digest.hexdigest()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage as ndi
 
+from isgseg.instances.components import Labels
 from isgseg.io.volumes import label_dtype
 from isgseg.models.masks import paste
 
@@ -85,21 +86,22 @@ def join_touching(
     return joined, best[1:]
 
 
-def number_all(slices: npt.NDArray[Any], counts: Sequence[int]) -> npt.NDArray[Any]:
-    """Makes numbers unique over all slices.
+def number_all(slices: Iterable[npt.NDArray[Any]], counts: Sequence[int]) -> Iterator[Labels]:
+    """Slices with numbers that are unique over all of them.
 
     Args:
-        slices: (z, y, x), numbered from 1 in each slice.
+        slices: (y, x) each, numbered from 1 in each slice.
         counts: (z,) the highest number of each slice.
 
     Returns:
-        (z, y, x) of the smallest of uint16 and uint32 that holds all numbers.
+        The slices, of the smallest of uint16 and uint32 that holds all numbers.
     """
     offsets = np.r_[0, np.cumsum(counts, dtype=np.int64)]
-    labels = slices.astype(label_dtype(int(offsets[-1])), copy=False)
-    for plane, offset in zip(labels, offsets[:-1], strict=True):
-        plane[plane > 0] += offset.astype(labels.dtype)
-    return labels
+    dtype = label_dtype(int(offsets[-1]))
+    for plane, offset in zip(slices, offsets[:-1], strict=True):
+        numbered = plane.astype(dtype)
+        numbered[numbered > 0] += offset.astype(dtype)
+        yield numbered
 
 
 def _clean(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -22,6 +22,7 @@ class Granules:
 
     Attributes:
         labels: (z, y, x) uint16, uint32 beyond 65,535 granules: 0 is background, granules from 1.
+            Of a volume that stays on the disk they may be `RunLabels`, which stand in for an array.
         score: (N,) mean score of its detections; with several axes the mean over these. Of a U-Net
             the score of the instance, as the next.
         best: (N,) the highest score of its detections, which the object score threshold is of.
@@ -34,6 +35,10 @@ class Granules:
     best: Floats
     slices: Ints
 
+    def in_memory(self) -> Granules:
+        """The same, with labels that are an array."""
+        return replace(self, labels=np.asarray(self.labels))
+
 
 def no_granules(shape: tuple[int, ...]) -> Granules:
     """Background alone, of this (z, y, x)."""
@@ -44,7 +49,9 @@ def no_granules(shape: tuple[int, ...]) -> Granules:
 class Method(Protocol):
     """From a volume to its granules; `isgseg.inference.predictor.Predictor` calls it.
 
-    A further method implements this and nothing else.
+    A further method implements this and nothing else. One that needs a few slices at a time only
+    may have a true attribute `by_slices`: then it is given volumes that stay on the disk
+    (`isgseg.io.on_disk.OnDisk`), and answers with `RunLabels`. Others are given arrays.
     """
 
     def segment(self, volume: Volume, normalizer: Normalizer, name: str = "") -> Granules:

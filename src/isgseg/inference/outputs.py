@@ -17,13 +17,17 @@ from typing import Any
 import pandas as pd
 
 from isgseg.analysis.granules import write_table
-from isgseg.errors import InputError, InputFileExistsError
-from isgseg.inference.manifest import Manifest, deciding, hash_labels, read_content
-from isgseg.io.atomic import replacing
+from isgseg.errors import InputError, InputFileExistsError, one_of
+from isgseg.inference.manifest import LabelHash, Manifest, deciding, hash_labels, read_content
+from isgseg.instances.runs import RunLabels
+from isgseg.io.atomic import remove_tree, replacing
 from isgseg.io.formats import Array
-from isgseg.io.volumes import read_labels, stem, write_volume
+from isgseg.io.ome_zarr import zarr_library
+from isgseg.io.ome_zarr_writing import Version
+from isgseg.io.volumes import open_volume, stem, write_volume
 
 log = logging.getLogger(__name__)
+FORMATS = ("tif", "mrc", "zarr", "zarr-0.4")
 _TABLE = "label,centroid_z,"  # how tables of isgseg begin
 
 
@@ -36,22 +40,25 @@ class Outputs:
         table: `<stem>_granules.csv`.
         manifest: `<stem>_labels.json`: checkpoint, volume and settings that they were made with.
         origin: `<stem>_granules.json`, which the last release wrote in place of the manifest.
+        zarr: version of OME-Zarr, where labels are one; the manifest is in its attributes too.
     """
 
     labels: Path
     table: Path
     manifest: Path
     origin: Path
+    zarr: Version = "0.5"
 
     @classmethod
-    def of(cls, volume: Path, folder: Path, suffix: str) -> Outputs:
-        """Those of a volume."""
-        name = stem(volume)
+    def of(cls, volume: Path, folder: Path, format: str) -> Outputs:
+        """Those of a volume; `format` is that of `conf/predict.yaml`."""
+        name, (suffix, _, version) = stem(volume), format.partition("-")
         return cls(
             folder / f"{name}_labels.{suffix}",
             folder / f"{name}_granules.csv",
             folder / f"{name}_labels.json",
             folder / f"{name}_granules.json",
+            "0.4" if version == "0.4" else "0.5",
         )
 
     def former(self) -> dict[str, Any] | None:
@@ -103,7 +110,7 @@ class Outputs:
 
     def write(
         self,
-        labels: Array,
+        labels: Array | RunLabels,
         voxel_size: Sequence[float] | None,
         table: pd.DataFrame,
         manifest: Manifest,
@@ -111,7 +118,7 @@ class Outputs:
         """Writes the results, each whole or not at all, the labels last.
 
         Args:
-            labels: (z, y, x).
+            labels: (z, y, x), an array or as runs.
             voxel_size: nm, (z, y, x), or None.
             table: one row a granule.
             manifest: what they were made with; the labels' name and hash are filled in.
@@ -123,7 +130,8 @@ class Outputs:
             InputError: the folder cannot be written.
         """
         written = self.write_beside(hash_labels(labels), table, manifest)
-        write_volume(self.labels, labels, voxel_size)
+        zarr = {"labels": True, "version": self.zarr, "attributes": {"isgseg": written.plain()}}
+        write_volume(self.labels, labels, voxel_size, **zarr)
         return written
 
     def write_beside(self, labels_sha256: str, table: pd.DataFrame, manifest: Manifest) -> Manifest:
@@ -143,6 +151,8 @@ class Outputs:
             InputError: the folder cannot be written.
         """
         manifest = replace(manifest, labels=self.labels.name, labels_sha256=labels_sha256)
+        if self.labels.is_dir():
+            remove_tree(self.labels)
         self.labels.unlink(missing_ok=True)  # made otherwise: no longer what the manifest says
         with replacing(self.manifest) as beside:
             beside.write_text(manifest.text(), encoding="utf-8")
@@ -169,7 +179,7 @@ class Outputs:
             )
 
 
-def plan_outputs(volumes: Sequence[Path], folder: Path, suffix: str) -> list[Outputs]:
+def plan_outputs(volumes: Sequence[Path], folder: Path, format: str) -> list[Outputs]:
     """Where each volume's results go.
 
     Raises:
@@ -177,7 +187,7 @@ def plan_outputs(volumes: Sequence[Path], folder: Path, suffix: str) -> list[Out
     """
     planned: list[Outputs] = []
     for volume in volumes:
-        outputs = Outputs.of(volume, folder, suffix)
+        outputs = Outputs.of(volume, folder, format)
         if outputs in planned:
             raise InputError(
                 f"{volumes[planned.index(outputs)]} and {volume} would both be written to "
@@ -187,12 +197,29 @@ def plan_outputs(volumes: Sequence[Path], folder: Path, suffix: str) -> list[Out
     return planned
 
 
+def check_format(name: str) -> None:
+    """Refuses a format that is none, or whose package is not installed.
+
+    Raises:
+        InputError: the message says which there are, or what to install.
+    """
+    if name not in FORMATS:
+        raise InputError(f"format={name} must be {one_of(FORMATS)}")
+    if name.startswith("zarr"):
+        zarr_library()
+
+
 def hash_of_file(path: Path) -> str | None:
-    """That of a label file; None where it cannot be read."""
+    """That of a label file; None where it cannot be read, or holds no labels."""
+    digest = LabelHash()
     try:
-        return hash_labels(read_labels(path).data)
+        for plane in open_volume(path).data:
+            if plane.min() < 0 or (plane.dtype.kind == "f" and (plane % 1).any()):
+                return None
+            digest.update(plane[None])
     except InputError:
         return None
+    return digest.hexdigest()
 
 
 def _is_table(path: Path) -> bool:

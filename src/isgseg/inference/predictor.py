@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
+
 from isgseg.data.normalization import Normalization, Normalizer
 from isgseg.errors import InputError, check
 from isgseg.evaluation.thresholds import choose_thresholds
@@ -15,6 +17,7 @@ from isgseg.inference.appearance import as_learnt, is_constant
 from isgseg.inference.map_segmentation import MapSegmenter
 from isgseg.inference.maps import UNetMapper
 from isgseg.inference.messages import (
+    tell_memory,
     tell_nothing_found,
     tell_thresholds,
     tell_voxel_size,
@@ -23,6 +26,7 @@ from isgseg.inference.method import Granules, Method, no_granules
 from isgseg.inference.segmentation import SliceSegmenter
 from isgseg.inference.settings import SegmentationSettings
 from isgseg.inference.slices import MaskRCNNDetector
+from isgseg.io.on_disk import OnDisk
 from isgseg.io.volumes import Volume
 from isgseg.models.checkpoint import load_checkpoint
 from isgseg.models.locate import find_model
@@ -185,25 +189,31 @@ class Predictor:
     def segment(self, volume: Volume, name: str = "") -> Granules:
         """The granules of a volume, labelled on its own grid.
 
+        Of a volume that stays on the disk, labels stay as runs where a few slices of it are enough
+        for the method. Otherwise it is read, and a message says how much memory that takes.
+
         Args:
             volume: (z, y, x), any real numbers without NaN; its voxel size in nm, or None.
             name: what messages call it.
 
         Raises:
-            InputError: the volume cannot be normalized; the message names it.
+            InputError: the volume cannot be normalized, or does not fit into memory; the message
+                names it.
         """
         name = name or "the volume"
         if is_constant(volume.data):
             log.warning(
                 "%s: all voxels are %g, so that there is no granule in it; is it the right file?",
                 name,
-                volume.data.flat[0],
+                volume.data.min(),
             )
             return no_granules(volume.data.shape)
         method = self.method
         zooms = isinstance(method, SliceSegmenter | MapSegmenter) and method.zooms(volume)
         tell_voxel_size(name, volume.voxel_size, self.metadata, zooms)
         normalizer = self.normalizer(volume, name)
+        if isinstance(volume.data, OnDisk) and not getattr(method, "by_slices", False):
+            volume = _in_memory(volume, method, name)
         granules = self.method.segment(volume, normalizer, name)
         if granules.labels.dtype.itemsize > 2:
             log.warning(
@@ -221,3 +231,18 @@ class Predictor:
         """
         normalization = self.normalization or as_learnt(self.metadata, volume.data, name)
         return normalization.fit(volume.data, name)
+
+
+def _in_memory(volume: Volume, method: Method, name: str) -> Volume:
+    """The same volume, read; before that it is said how much memory the method takes of it.
+
+    Raises:
+        InputError: there is not as much.
+    """
+    axes = method.settings.axes if isinstance(method, SliceSegmenter) else "z"
+    maps = isinstance(method, MapSegmenter)
+    tell_memory(name, volume.data.size, volume.data.dtype.itemsize, axes, maps=maps)
+    try:
+        return Volume(np.asarray(volume.data), volume.voxel_size)
+    except ValueError as error:
+        raise InputError(f"{name}: {error}") from error

@@ -16,7 +16,7 @@ from isgseg.overrides import GROUPS, literal, value_of
 
 log = logging.getLogger(__name__)
 # Of this run, not of the labels.
-_OWN = {"task_name", "paths", "output_dir", "overwrite", "progress", "manifest"}
+_OWN = {"task_name", "paths", "output_dir", "overwrite", "progress", "manifest", "into_zarr"}
 _HYDRA = {"--config-path": "path", "-cp": "path", "--config-name": "name", "-cn": "name"}
 
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from isgseg.inference.method import Granules
-from isgseg.instances.components import Ints
+from isgseg.instances.components import Ints, Labels
+from isgseg.instances.runs import RunLabels
 from isgseg.io.volumes import Volume
 
 TOLERANCE = 1.1  # factor between voxel sizes up to which nothing is resampled
@@ -118,16 +119,19 @@ def bring_back(granules: Granules, slices: ResampledSlices) -> Granules:
         granules: of the resampled slices.
         slices: how they were made.
     """
-    labels = granules.labels[slices.nearest()]
+    nearest = slices.nearest()
+    shape = granules.labels.shape[1:]
     kept = np.zeros(len(granules.score) + 1, bool)
-    for plane in labels:
-        kept[np.unique(plane)] = True
+    labels = RunLabels(shape, granules.labels.dtype)
+    for z in nearest.tolist():
+        labels.append(granules.labels[z])
+        kept[labels.in_order(len(labels) - 1)] = True
     kept[0] = False
     numbers = (np.cumsum(kept) * kept).astype(labels.dtype)
     rows = kept[1:]
     return replace(
         granules,
-        labels=numbers[labels],
+        labels=cast("Labels", RunLabels.of((numbers[p] for p in labels), shape, labels.dtype)),
         score=granules.score[rows],
         best=granules.best[rows],
         slices=granules.slices[rows],

@@ -6,6 +6,7 @@ import logging
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -23,9 +24,12 @@ from isgseg.inference.resampling import (
 )
 from isgseg.inference.settings import SegmentationSettings
 from isgseg.inference.splitting import split_granules
+from isgseg.instances.components import Floats, Ints, Labels
 from isgseg.instances.consensus import merge_instances
 from isgseg.instances.linking import SliceLinker
-from isgseg.io.volumes import Volume
+from isgseg.instances.runs import RunLabels
+from isgseg.io.on_disk import OnDisk
+from isgseg.io.volumes import Volume, label_dtype
 from isgseg.models.settings import Thresholds
 
 log = logging.getLogger(__name__)
@@ -52,11 +56,12 @@ class SliceSegmenter:
     def segment(self, volume: Volume, normalizer: Normalizer, name: str = "") -> Granules:
         """The granules of a volume, one slice of detections in memory at a time."""
         granules = self._found(volume, normalizer, name)
-        if not self.settings.split:
-            return granules
-        apart = split_granules(granules, self.settings)
-        log.info("%s: %d granules, split to %d", name, len(granules.score), len(apart.score))
-        return apart
+        if self.settings.split and self.settings.link:
+            found = len(granules.score)
+            granules = split_granules(granules, self.settings)
+            log.info("%s: %d granules, split to %d", name, found, len(granules.score))
+        on_disk = isinstance(volume.data, OnDisk) and self.by_slices
+        return granules if on_disk else granules.in_memory()
 
     def _found(self, volume: Volume, normalizer: Normalizer, name: str) -> Granules:
         """The granules before they are split."""
@@ -74,6 +79,11 @@ class SliceSegmenter:
         log.info("%s: %d granules agreed on, of %s", name, len(granules.score), counts)
         return granules
 
+    @property
+    def by_slices(self) -> bool:
+        """Whether a few slices of a volume and of its labels in memory are enough."""
+        return self.settings.axes == "z"
+
     def zooms(self, volume: Volume) -> bool:
         """Whether the voxels of a volume are resampled."""
         return any_zoom(volume, self.learnt, self.settings.axes)
@@ -88,7 +98,7 @@ class SliceSegmenter:
     ) -> Granules:
         """The granules of the slices across one axis."""
         first = "zyx".index(axis)
-        data = np.moveaxis(volume.data, first, 0)
+        data = np.moveaxis(volume.data, first, 0) if first else volume.data
         size = permuted(volume.voxel_size, axis)
         across, down, right = zoom_factors(size, self.learnt)
         slices = data if across == 1 else ResampledSlices.by(data, across)
@@ -100,7 +110,9 @@ class SliceSegmenter:
         granules = self._granules(found, slices.shape, enough, settings, size, name)
         if isinstance(slices, ResampledSlices):
             granules = bring_back(granules, slices)
-        return replace(granules, labels=np.moveaxis(granules.labels, 0, first))
+        if not first:
+            return granules
+        return replace(granules, labels=np.moveaxis(np.asarray(granules.labels), 0, first))
 
     def _granules(
         self,
@@ -123,28 +135,30 @@ class SliceSegmenter:
         """
         linker = SliceLinker(settings, voxel_size=voxel_size, threshold=self.thresholds.object)
         kept: list[npt.NDArray[np.float32]] = []  # scores of each slice
-        planes = np.zeros(shape, np.uint16)  # numbers of a slice fit: they are detections
-        bar = tqdm(slices, desc=name, total=len(planes), unit="slice", disable=not self.progress)
-        for found, plane in zip(bar, planes, strict=True):
-            plane[:], scores = label_slice(
+        planes = RunLabels(shape[1:], np.uint16)  # numbers of a slice fit: they are detections
+        bar = tqdm(slices, desc=name, total=shape[0], unit="slice", disable=not self.progress)
+        for found, _ in zip(bar, range(shape[0]), strict=True):
+            plane, scores = label_slice(
                 found["masks"],
                 found["mask_boxes"],
                 found["scores"],
-                plane.shape,
+                (shape[1], shape[2]),
                 threshold=enough,
                 mask_threshold=self.thresholds.mask,
                 max_overlap=settings.max_overlap,
                 min_pixels=settings.min_pixels,
             )
             if not settings.separate:
-                plane[:], scores = join_touching(plane, scores)
+                plane, scores = join_touching(plane, scores)
+            planes.append(plane)
             if settings.link:
                 linker.add(plane, scores)
             kept.append(scores)
         if not settings.link:
-            labels = number_all(planes, [len(scores) for scores in kept])
+            numbered = number_all(planes, [len(scores) for scores in kept])
             score = np.concatenate(kept).astype(np.float64)
-            return Granules(labels, score, score, np.ones(len(score), np.int64))
+            labels = RunLabels.of(numbered, shape[1:], label_dtype(len(score)))
+            return _granules(labels, score, score, np.ones(len(score), np.int64))
         linking = linker.finish()
         if linking.specks or linking.dropped:
             log.info(
@@ -155,8 +169,8 @@ class SliceSegmenter:
                 linking.specks,
             )
         instances = linking.instances
-        labels = linking.apply(planes)
-        return Granules(labels, instances.score, instances.best, instances.masks)
+        labels = RunLabels.of(linking.slices(planes), shape[1:], linking.dtype)
+        return _granules(labels, instances.score, instances.best, instances.masks)
 
     def _warn_of_cuboids(self, volume: Volume, name: str) -> None:
         """Slices across y and x of voxels that are no cubes are distorted; see `zoom_factors`."""
@@ -172,6 +186,11 @@ class SliceSegmenter:
             )
 
 
+def _granules(labels: RunLabels, score: Floats, best: Floats, slices: Ints) -> Granules:
+    # They stand in for an array wherever slices are asked for.
+    return Granules(cast("Labels", labels), score, best, slices)
+
+
 def find_consensus(
     found: Sequence[Granules],
     segmentation: SegmentationSettings,
@@ -180,7 +199,7 @@ def find_consensus(
     """The granules that segmentations along several axes agree on."""
     ball = math.pi / 6 * segmentation.min_diameter_nm**3
     labels, members = merge_instances(
-        [granules.labels for granules in found],
+        [np.asarray(granules.labels) for granules in found],
         min_votes=segmentation.min_votes,
         min_iou=segmentation.min_iou,
         min_voxels=ball / math.prod(voxel_size or (1, 1, 1)),

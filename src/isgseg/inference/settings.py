@@ -20,7 +20,7 @@ class SegmentationSettings(LinkSettings):
         separate: each detection keeps its own mask; else the connected components of all masks of a
             slice are the granules.
         link: masks of neighbouring slices become one granule; else numbers are unique over all
-            slices, and the settings of linking have no effect.
+            slices, and the settings of linking and splitting have no effect.
         hysteresis_ratio: a granule has one detection that reaches the object score threshold, and
             others that reach this share of the score threshold of detections (hysteresis, as edges
             are traced: Canny 1986), because the caps of a granule score less than its middle.
@@ -52,7 +52,7 @@ class SegmentationSettings(LinkSettings):
     axes: str = "z"
     min_votes: Annotated[int, Field(ge=2, le=3)] = 2
     min_iou: Annotated[float, Field(gt=0, le=1)] = 0.2
-    split: bool = False
+    split: bool = True
     split_height: Annotated[float, Field(gt=0)] = 0.05
     split_sigma: Annotated[float, Field(ge=0, le=10)] = 0.5
     split_min_voxels: Annotated[int, Field(ge=1)] = 8
@@ -67,8 +67,6 @@ class SegmentationSettings(LinkSettings):
         """
         if not self.axes or len(set(self.axes)) < len(self.axes) or set(self.axes) - set("zyx"):
             raise ValueError(f"axes must be some of z, y and x, such as zyx, not '{self.axes}'")
-        if self.split and not self.link:
-            raise ValueError("link=false numbers slices, which split=true cannot take apart in 3D")
         if len(self.axes) == 1:
             return self
         if not self.link:

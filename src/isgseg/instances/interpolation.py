@@ -10,7 +10,9 @@ from scipy.ndimage import distance_transform_edt, find_objects
 from isgseg.instances.components import Bools, Floats, Ints, Labels
 
 
-def fill_gap(out: Labels, window: Sequence[Ints], before: int, after: int, number: int) -> None:
+def fill_gap(
+    out: Sequence[Labels], window: Sequence[Ints], before: int, after: int, number: int
+) -> None:
     """Write ``number`` into the slices between two masks: shape-based interpolation.
 
     The shape is where the average of their signed distances is positive (Raya and Udupa 1990);
@@ -18,7 +20,7 @@ def fill_gap(out: Labels, window: Sequence[Ints], before: int, after: int, numbe
     where nothing but these two is above and below, so that fills do not compete.
 
     Args:
-        out: (gap, y, x), the slices between.
+        out: of the slices between, (y, x) each.
         window: gap + 2 slices (y, x) of components, from that of ``before`` to that of ``after``.
         before: the component in the first of them.
         after: the component in the last of them.

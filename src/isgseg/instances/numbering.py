@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 
 from isgseg.instances.components import Bools, Floats, Ints, Labels, find_components
 from isgseg.instances.interpolation import fill_gap
+from isgseg.instances.runs import RunLabels
 
 
 @dataclass(frozen=True)
@@ -81,22 +82,40 @@ class Linking:
                 cannot hold the numbers.
         """
         count = len(self.instances)
-        if len(labels) != len(self.numbers):
-            raise ValueError(f"{len(self.numbers)} slices were linked, labels has {len(labels)}")
         if out is None:
             fits = np.iinfo(labels.dtype).max >= count
             out = labels if fits else np.empty(labels.shape, self.dtype)
         elif np.iinfo(out.dtype).max < count:
             raise ValueError(f"{count} instances do not fit into {out.dtype}")
+        # A slice comes after the next ones were read, so that `out` may be `labels`.
+        for z, plane in enumerate(self.slices(labels)):
+            out[z] = plane
+        return out
+
+    def slices(self, labels: Labels | RunLabels) -> Iterator[Labels]:
+        """The same, one slice after the other.
+
+        Args:
+            labels: (z, y, x), the very slices that were added.
+
+        Raises:
+            ValueError: they are not the slices that were linked.
+        """
+        if len(labels) != len(self.numbers):
+            raise ValueError(f"{len(self.numbers)} slices were linked, labels has {len(labels)}")
         span = int((self.bridges[:, 2] - self.bridges[:, 0]).max(initial=1)) + 1
         window: deque[Ints] = deque(maxlen=span)
+        waiting: deque[Labels] = deque()  # of which a slice to come may still fill a gap
         ends = np.searchsorted(self.bridges[:, 2], np.arange(len(labels) + 1))
         for z, numbers in enumerate(self.numbers):
             window.append(find_components(labels[z]))
             if window[-1].max(initial=0) != len(numbers) - 1:
                 raise ValueError(f"slice {z} of labels is not the slice that was linked")
-            out[z] = numbers[window[-1]]
+            waiting.append(numbers.astype(self.dtype)[window[-1]])
             for start, before, _, after in self.bridges[ends[z] : ends[z + 1]].tolist():
                 between = [window[i - z - 1] for i in range(start, z + 1)]
-                fill_gap(out[start + 1 : z], between, before, after, int(numbers[after]))
-        return out
+                gap = [waiting[i - z - 1] for i in range(start + 1, z)]
+                fill_gap(gap, between, before, after, int(numbers[after]))
+            if len(waiting) == span:
+                yield waiting.popleft()
+        yield from waiting

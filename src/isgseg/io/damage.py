@@ -6,13 +6,14 @@ import gzip
 import zlib
 from pathlib import Path
 
+HDF5 = (".h5", ".hdf5", ".hdf", ".nxs")
 _KINDS = {
     b"II*\0": "a TIFF file; name it .tif",
     b"MM\0*": "a TIFF file; name it .tif",
     b"II+\0": "a TIFF file; name it .tif",
     b"\x93NUMPY": "an NPY file; name it .npy",
     b"PK\x03\x04": "a zip archive; unpack it first",
-    b"\x89HDF": "an HDF5 file; export it as MRC or TIFF",
+    b"\x89HDF": "an HDF5 file; name it .h5, and the dataset: cell.h5:/entry/data",
     b"\x89PNG": "a PNG image; stack the slices into one TIFF file",
     b"\xff\xd8\xff": "a JPEG image; stack the slices into one TIFF file",
     b"<!DOC": "a web page; download the file again",
@@ -26,6 +27,7 @@ _REMEDIES = {  # what a library says, and what would be right
     "Unrecognised mode": "save it with mode 0, 1, 2, 6 or 12 (whole numbers or floats)",
     "imagecodecs": "save it uncompressed or with deflate, or install imagecodecs",
     "complex": "save real numbers",
+    "filter": "write it with gzip or without compression, or install hdf5plugin",
     "large and may not be safe": "save one array of numbers with numpy.save",
 }
 _ANY = "copy or export it again, as MRC or TIFF"
@@ -63,6 +65,7 @@ def _kind(path: Path) -> str | None:
         return None
     name = path.name.lower()
     own = {".tif": (b"II", b"MM"), ".tiff": (b"II", b"MM"), ".npy": (b"\x93NUMPY",)}
+    own |= dict.fromkeys(HDF5, (b"\x89HDF",))
     if head.startswith(own.get(Path(name).suffix, (b"\0\0\0\0none",))):
         return None
     for start, kind in _KINDS.items():

@@ -180,3 +180,41 @@ def _is_open_file(handle: int, path: Path) -> bool:
         return os.path.samestat(os.fstat(handle), os.stat(path))
     except FileNotFoundError:
         return False
+
+
+@contextlib.contextmanager
+def replacing_folder(path: Path) -> Iterator[Path]:
+    """A scratch path: what the block makes there becomes the folder `path` if the block succeeds.
+
+    The former folder moves away before and is removed after; killed in between, the next call for
+    the same path puts it back.
+
+    Raises:
+        InputError: the folder cannot be written. All other errors of the block pass unchanged.
+    """
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        remove_stale(path.parent)
+        for scratch in dead_scratch(path.parent):
+            if scratch.is_dir() and scratch.name.endswith(f".{path.name[-100:]}"):
+                _put_back(path, scratch)
+        scratch = scratch_beside(path)
+        scratch.mkdir()
+    try:
+        with disk_errors(path):
+            yield scratch / "new"
+        with writing(path):
+            _sync_all()
+            if os.path.lexists(path):
+                os.rename(path, scratch / "old")
+            os.rename(scratch / "new", path)
+            sync(path.parent)
+    finally:
+        _put_back(path, scratch)
+
+
+def _put_back(path: Path, scratch: Path) -> None:
+    """Puts the former folder back unless the new one is in place, and removes the scratch one."""
+    if os.path.lexists(scratch / "old") and not os.path.lexists(path):
+        os.rename(scratch / "old", path)
+    remove_tree(scratch)

@@ -29,6 +29,10 @@ DEFLATE_RATIO = 1100  # zlib never shrinks to less than 1/1032
 _GB = 1e9
 
 
+class VolumeError(InputError):
+    """A file that cannot be used as a volume; the message says which, why, and what would do."""
+
+
 def is_voxel_size(size: Sequence[float]) -> bool:
     """Whether `size` is three positive numbers."""
     return len(size) == 3 and all(
@@ -107,12 +111,13 @@ def storable(data: Array, integers: Sequence[str]) -> Array:
     raise ValueError(f"cannot hold whole numbers from {low} to {high}; write {other} instead")
 
 
-def check_bytes(declared: int, held: int | None = None) -> None:
+def check_bytes(declared: int, held: int | None = None, *, in_memory: bool = True) -> None:
     """Whether the array that a header declares can be there, and fits into memory.
 
     Args:
         declared: bytes of the array.
         held: the most bytes that the file can hold of it; None: not known.
+        in_memory: whether all of it is to be in memory.
 
     Raises:
         ValueError: it cannot, or does not.
@@ -122,7 +127,7 @@ def check_bytes(declared: int, held: int | None = None) -> None:
             f"its header declares {declared} bytes of voxels, and the file has room for {held}: it "
             "is cut short or damaged; copy or export it again"
         )
-    free = available_memory()
+    free = available_memory() if in_memory else None
     if free is not None and declared > free:
         raise ValueError(
             f"its voxels take {declared / _GB:.1f} GB, and {free / _GB:.1f} GB of memory are free; "
@@ -146,25 +151,3 @@ def available_memory() -> int | None:
     except (OSError, ValueError):  # none, or "max"
         pass
     return min(limits, default=None)
-
-
-def read_npy(path: Path) -> tuple[Array, None]:
-    """An NPY file's array; NPY files have no voxel size."""
-    with path.open("rb") as file:
-        magic = file.read(4)
-    if magic.startswith(b"PK"):
-        raise ValueError(
-            "it is an .npz archive of arrays; save the one array by itself with numpy.save"
-        )
-    if magic != b"\x93NUM":
-        raise ValueError("it is no NPY file; save one array of numbers with numpy.save")
-    try:  # mapped first: numpy compares the header with the file before anything is read
-        mapped = np.load(path, mmap_mode="r", allow_pickle=False)
-    except ValueError as error:
-        if "Python objects" in str(error):
-            raise ValueError(
-                "it holds Python objects, not numbers; save an array of numbers"
-            ) from None
-        raise
-    check_bytes(mapped.nbytes)
-    return np.array(mapped), None

@@ -13,6 +13,7 @@ import logging
 import math
 import warnings
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from mrcfile import utils
 from mrcfile.mrcinterpreter import MrcInterpreter
 
 from isgseg.io.formats import DEFLATE_RATIO, Array, VoxelSize, check_bytes, in_nm, storable
+from isgseg.io.on_disk import OnDisk, raw_voxels
 
 log = logging.getLogger(__name__)
 
@@ -34,8 +36,11 @@ _CHUNK = 2**24
 _BZIP_RATIO = 50_000  # 45 bytes can stand for 900 kB
 
 
-def read_mrc(path: Path) -> tuple[Array, VoxelSize | None]:
-    """An MRC file's array, brought to (z, y, x) from whatever axis order the header names."""
+def open_mrc(path: Path) -> tuple[Array | OnDisk, VoxelSize | None]:
+    """An MRC file's array, brought to (z, y, x) from whatever axis order the header names.
+
+    It stays on the disk, unless it is compressed or its axes are in another order.
+    """
     size = path.stat().st_size
     with _opened(path) as (stream, ratio):
         head = stream.read(_HEADER_BYTES)
@@ -51,13 +56,15 @@ def read_mrc(path: Path) -> tuple[Array, VoxelSize | None]:
                 f"its header declares an extended header of {extended} bytes, and the file has "
                 f"{size}: it is cut short or damaged; copy or export it again"
             )
-        data = _read_voxels(stream, header, extended, room - extended)
+        stored = [int(header.maps), int(header.mapr), int(header.mapc)]
+        plain = ratio == 1 and stored in ([3, 2, 1], [0, 0, 0])
+        data = _voxels(stream, path if plain else None, header, extended, room - extended)
     if ratio == 1 and size > _HEADER_BYTES + extended + data.nbytes:
         log.warning("%s: more bytes than its header declares; the rest is not read", path)
     if data.dtype == np.int8 and _are_unsigned(head, header, data, path):
-        data = data.view(np.uint8)
-    stored = [int(header.maps), int(header.mapr), int(header.mapc)]
-    if data.ndim == 3 and any(stored):
+        as_bytes = partial(np.ndarray.view, dtype=np.uint8)
+        data = data.map(as_bytes, np.uint8) if isinstance(data, OnDisk) else as_bytes(data)
+    if isinstance(data, np.ndarray) and data.ndim == 3 and any(stored):
         if sorted(stored) != [1, 2, 3]:
             raise ValueError(f"maps, mapr, mapc are {stored}; they must be 1, 2 and 3 in any order")
         data = data.transpose([stored.index(axis) for axis in (3, 2, 1)])
@@ -98,8 +105,13 @@ def write_mrc(path: Path, data: Array, voxel_size: Sequence[float] | None) -> No
     with mrcfile.new(path, compression=compression, overwrite=True) as mrc:
         mrc.set_data(data)
         if voxel_size is not None:
-            z, y, x = voxel_size
-            mrc.voxel_size = (x * 10, y * 10, z * 10)
+            mrc.voxel_size = size_in_angstrom(voxel_size)
+
+
+def size_in_angstrom(voxel_size: Sequence[float]) -> tuple[float, float, float]:
+    """(x, y, z) of a voxel size in nm, (z, y, x)."""
+    z, y, x = voxel_size
+    return x * 10, y * 10, z * 10
 
 
 @contextlib.contextmanager
@@ -146,14 +158,21 @@ def _parsed(head: bytes, path: Path) -> Any:
     return header
 
 
-def _read_voxels(stream: Any, header: Any, skipped: int, room: int) -> Array:
-    """Reads what the header declares and no more, however much a stream would expand to."""
+def _voxels(stream: Any, path: Path | None, header: Any, skipped: int, room: int) -> Array | OnDisk:
+    """What the header declares and no more, however much a stream would expand to.
+
+    It stays on the disk where a path is given and it is of three axes.
+    """
     dtype = utils.data_dtype_from_header(header)
     sides = [int(header.nz), int(header.ny), int(header.nx)]
     if min(sides) < 1 or (utils.spacegroup_is_volume_stack(header.ispg) and int(header.mz) < 1):
         raise ValueError(f"its header declares the size {sides} (z, y, x); sizes are positive")
-    check_bytes(math.prod(sides) * dtype.itemsize, room)
-    data = np.empty(utils.data_shape_from_header(header), dtype)
+    shape = utils.data_shape_from_header(header)
+    stays = path is not None and len(shape) == 3
+    check_bytes(math.prod(sides) * dtype.itemsize, room, in_memory=not stays)
+    if path is not None and stays:
+        return raw_voxels(path, _HEADER_BYTES + skipped, shape, dtype)
+    data = np.empty(shape, dtype)
     buffer, done = memoryview(data.reshape(-1).view(np.uint8).data), 0
     stream.seek(_HEADER_BYTES + skipped)
     while done < len(buffer):
@@ -169,7 +188,7 @@ def _read_voxels(stream: Any, header: Any, skipped: int, room: int) -> Array:
     return data
 
 
-def _are_unsigned(head: bytes, header: Any, data: Array, path: Path) -> bool:
+def _are_unsigned(head: bytes, header: Any, data: Array | OnDisk, path: Path) -> bool:
     """Whether mode 0 holds 0 to 255: IMOD says so by a flag, other programs by the largest value.
 
     MRC2014 has signed bytes. IMOD's stamp with bit 0 of the flags unset means unsigned ones.

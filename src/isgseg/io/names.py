@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 
 from isgseg.errors import InputError
-from isgseg.io.volumes import stem
+from isgseg.io.places import place_of, stem
 
 Key = tuple[str | int, ...]
 
@@ -26,14 +26,22 @@ _LABEL_WORD = re.compile(
 
 
 def _name(path: Path) -> str:
+    """The name of the file, and that of a part of it where it says what it holds."""
     try:
-        return stem(path)
+        name = stem(path)
     except InputError:  # a folder
         return path.name
+    place = place_of(path)
+    part = place.inside.rpartition("/")[2] if place else ""
+    return f"{name}_{part}" if part and all(map(_is_role, _split(part))) else name
+
+
+def _split(name: str) -> list[str]:
+    return re.findall(r"[0-9]+|[^\W\d_]+|[^\W_]", name.lower())
 
 
 def _words(path: Path) -> list[str]:
-    return re.findall(r"[0-9]+|[^\W\d_]+|[^\W_]", _name(path).lower())
+    return _split(_name(path))
 
 
 def _bare(path: Path) -> list[str]:

@@ -23,7 +23,8 @@ from isgseg.io.formats import (
     check_bytes,
     storable,
 )
-from isgseg.io.tiff_metadata import told_size
+from isgseg.io.on_disk import OnDisk, raw_voxels
+from isgseg.io.tiff_metadata import calibrated, told_size
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +33,6 @@ IMAGEJ_DTYPES = ("uint8", "uint16", "float32")
 IMAGEJ_MAX_BYTES = 2**32 - 2**20  # ImageJ stacks have 32-bit offsets
 # Slices; pages of unknown meaning; frames, as which slices are often saved.
 _SLICES = frozenset("ZQIT")
-_SIGNED = 32768  # ImageJ keeps signed 16-bit values as unsigned ones and this offset
 _INFLATERS: dict[int, Any] = {
     8: zlib.decompressobj,
     32946: zlib.decompressobj,
@@ -44,46 +44,80 @@ _LZMA_RATIO = 10_000
 _CHUNK = 2**20
 
 
-def read_tiff(path: Path) -> tuple[Array, VoxelSize | None]:
+def open_tiff(path: Path) -> tuple[Array | OnDisk, VoxelSize | None]:
     """A TIFF's only image, with the voxel size of ImageJ or OME metadata.
 
-    Plain resolution tags say nothing about z: no voxel size.
+    It stays on the disk where its slices lie there one after the other, uncompressed. Plain
+    resolution tags say nothing about z: no voxel size.
     """
     _check_pages(path)
     with _tifffile_errors() as errors, tifffile.TiffFile(path) as tif:
         held = path.stat().st_size
         size = told_size(tif, path)
         if len(tif.series) > 1:
-            data = _single_pages(tif, held)
+            data: Array | OnDisk = _single_pages(tif, held)
         else:
             series = tif.series[0]
             _check_axes(series)
-            _check_size(series, held)
-            data = series.asarray()
+            plain = _is_plain(series)
+            _check_size(series, held, in_memory=not plain)
+            data = _plain_voxels(path, tif, series) if plain else series.asarray()
         if tif.is_imagej:
-            data = _calibrated(data, tif.imagej_metadata or {}, path)
+            data = calibrated(data, tif.imagej_metadata or {}, path)
     if errors:
         raise ValueError(f"{'; '.join(errors)}; copy or export it again")
     # tifffile drops an axis of one slice; an image has no z size.
     return (data[None] if data.ndim == 2 and size else data), size
 
 
+def _is_plain(series: tifffile.TiffPageSeries) -> bool:
+    """Whether the slices lie in the file one after the other, as they are in memory."""
+    return (
+        len(series.shape) == 3
+        and math.prod(series.shape) > 0
+        and series.keyframe.compression == 1
+        and series.dataoffset is not None
+    )
+
+
+def _plain_voxels(path: Path, tif: tifffile.TiffFile, series: tifffile.TiffPageSeries) -> OnDisk:
+    kind = series.dtype.newbyteorder(tif.byteorder)
+    return raw_voxels(path, series.dataoffset or 0, series.shape, kind)
+
+
 def write_tiff(path: Path, data: Array, voxel_size: Sequence[float] | None) -> None:
     """Write an ImageJ hyperstack; OME-TIFF if named .ome.tif or if ImageJ cannot hold it."""
+    data = storable(data, TIFF_INTEGERS)
+    tifffile.imwrite(path, data, **tiff_options(path, data.shape, data.dtype, voxel_size))
+
+
+def tiff_options(
+    path: Path,
+    shape: Sequence[int],
+    dtype: np.dtype[Any],
+    voxel_size: Sequence[float] | None,
+) -> dict[str, Any]:
+    """What `tifffile.imwrite` is to be told of a volume.
+
+    Args:
+        path: of the file; .ome in its name makes an OME-TIFF.
+        shape: (z, y, x).
+        dtype: of the voxels.
+        voxel_size: nm, (z, y, x), or None.
+    """
     # um: the one unit that Fiji, Bio-Formats and napari all know.
     um = None if voxel_size is None else [size / 1000 for size in voxel_size]
-    data = storable(data, TIFF_INTEGERS)
     metadata: dict[str, Any] = {"axes": "ZYX"}
-    imagej = data.dtype.name in IMAGEJ_DTYPES and data.nbytes < IMAGEJ_MAX_BYTES
-    if imagej and ".ome" not in path.suffixes:
+    held = math.prod(shape) * dtype.itemsize < IMAGEJ_MAX_BYTES
+    if dtype.name in IMAGEJ_DTYPES and held and ".ome" not in path.suffixes:
         # Uncompressed: ImageJ reads a stack as one block.
         resolution = None if um is None else (1 / um[2], 1 / um[1])
         metadata |= {} if um is None else {"unit": "um", "spacing": um[0]}
-        tifffile.imwrite(path, data, imagej=True, metadata=metadata, resolution=resolution)
-        return
+        return {"imagej": True, "metadata": metadata, "resolution": resolution}
     for axis, size in zip("ZYX", um or (), strict=False):
         metadata |= {f"PhysicalSize{axis}": size, f"PhysicalSize{axis}Unit": "µm"}
-    tifffile.imwrite(path, data, ome=True, metadata=metadata, compression="zlib")
+    grey = "minisblack"  # else tifffile takes rows of three or four voxels for colours
+    return {"ome": True, "metadata": metadata, "compression": "zlib", "photometric": grey}
 
 
 def _check_pages(path: Path) -> None:
@@ -153,12 +187,11 @@ def _check_axes(series: tifffile.TiffPageSeries) -> None:
         )
 
 
-def _check_size(series: tifffile.TiffPageSeries, held: int) -> None:
+def _check_size(series: tifffile.TiffPageSeries, held: int, *, in_memory: bool = True) -> None:
     """Bounds what reading takes: the array, and what its compressed parts expand to."""
     page = series.keyframe
-    check_bytes(
-        math.prod(series.shape) * series.dtype.itemsize, held if page.compression == 1 else None
-    )
+    declared = math.prod(series.shape) * series.dtype.itemsize
+    check_bytes(declared, held if page.compression == 1 else None, in_memory=in_memory)
     inflater = _INFLATERS.get(int(page.compression))
     if inflater is None:
         return
@@ -187,22 +220,6 @@ def _check_part(file: Any, offset: int, count: int, inflater: Any, declared: int
         if inflater.eof:
             return
         data = getattr(inflater, "unconsumed_tail", b"")
-
-
-def _calibrated(data: Array, metadata: dict[str, Any], path: Path) -> Array:
-    """ImageJ's values: it keeps signed 16-bit ones as unsigned, with c0 = -32768 to be added."""
-    offset, factor = metadata.get("c0"), metadata.get("c1", 1)
-    if offset is None:
-        return data
-    if data.dtype == np.uint16 and offset == -_SIGNED and factor == 1:
-        return (data ^ np.uint16(_SIGNED)).view(np.int16)
-    log.warning(
-        "%s: ImageJ's calibration, value = %s + %s * grey value, is not applied",
-        path,
-        offset,
-        factor,
-    )
-    return data
 
 
 @contextlib.contextmanager

@@ -1,54 +1,79 @@
-"""Volumes and label volumes in memory, and their way from and to MRC, TIFF and NPY files.
+"""Volumes and label volumes, and their way from and to files.
 
-Arrays are `(z, y, x)`, voxel sizes nm in the same order. Reading refuses what would only fail
-later or, worse, would not fail: images, stacks of volumes, colour, NaN.
+MRC, TIFF, NPY and OME-Zarr are read and written, HDF5 is read. Arrays are `(z, y, x)`, voxel sizes
+nm in the same order. Reading refuses what would only fail later or, worse, would not fail: images,
+stacks of volumes, colour, NaN.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from isgseg.errors import InputError, InputFileNotFoundError
+from isgseg.io import places
 from isgseg.io.atomic import replacing
+from isgseg.io.by_slices import write_mrc_slices, write_npy_slices, write_tiff_slices
+from isgseg.io.checks import FILL as FILL
+from isgseg.io.checks import checked, first_true
 from isgseg.io.damage import described
-from isgseg.io.formats import Array, VoxelSize, is_voxel_size, plausible, read_npy
+from isgseg.io.folders import replacing_folder
+from isgseg.io.formats import Array, VoxelSize, is_voxel_size, plausible
+from isgseg.io.formats import VolumeError as VolumeError
+from isgseg.io.hdf5 import open_hdf5
 from isgseg.io.labels import check_instances
-from isgseg.io.mrc import read_mrc, write_mrc
-from isgseg.io.paths import Patterns, as_list, is_file, matches, user_path
-from isgseg.io.tiff import read_tiff, write_tiff
+from isgseg.io.mrc import open_mrc, write_mrc
+from isgseg.io.npy import open_npy
+from isgseg.io.ome_zarr import open_zarr
+from isgseg.io.ome_zarr_metadata import check_no_image_of_labels
+from isgseg.io.ome_zarr_writing import Slabs, write_zarr
+from isgseg.io.on_disk import OnDisk
+from isgseg.io.paths import Patterns, as_list, is_volume, matches, user_path
+from isgseg.io.places import SUFFIXES as SUFFIXES
+from isgseg.io.places import missing, place_of, suffix_of
+from isgseg.io.places import stem as stem
+from isgseg.io.tiff import open_tiff, write_tiff
 
-_MRC = (".mrc", ".mrc.gz", ".map", ".map.gz", ".rec", ".rec.gz")
-_TIFF = (".tif", ".tiff", ".ome.tif", ".ome.tiff")
-_READERS = {
-    **dict.fromkeys(_MRC, read_mrc),
-    **dict.fromkeys(_TIFF, read_tiff),
-    ".npy": read_npy,
+_OPENERS: dict[str, Callable[[Path], tuple[Array | OnDisk, VoxelSize | None]]] = {
+    **dict.fromkeys(places.MRC, open_mrc),
+    **dict.fromkeys(places.TIFF, open_tiff),
+    **dict.fromkeys(places.NPY, open_npy),
+    **dict.fromkeys(places.ZARR, open_zarr),
+    **dict.fromkeys(places.HDF5, open_hdf5),
 }
-SUFFIXES = tuple(_READERS)
-FILL = 1e30  # beyond all that is measured; netCDF fills with 9.97e36, others with -3.4e38
-
-
-class VolumeError(InputError):
-    """A file that cannot be used as a volume; the message says which, why, and what would do."""
 
 
 @dataclass(frozen=True)
 class Volume:
-    """A volume in memory.
+    """A volume.
 
     Attributes:
-        data: (z, y, x), in the file's own dtype.
+        data: (z, y, x), in the file's own dtype. Of `open_volume` it may be an `OnDisk`, which
+            stands in for an array where slices suffice.
         voxel_size: nm, (z, y, x); None where the file does not say.
     """
 
     data: Array
     voxel_size: VoxelSize | None
+
+
+def open_volume(path: str | Path) -> Volume:
+    """A volume of grey values that stays on the disk where its file allows that.
+
+    MRC, NPY, TIFF without compression, Zarr and HDF5 do; others are read. Whether values are
+    missing is checked here all the same, slice by slice.
+
+    Raises:
+        VolumeError: as `read_volume`.
+    """
+    path = user_path(path)
+    data, voxel_size = _opened(path, whole=False)
+    # It is asked for nothing but what an OnDisk has too.
+    return Volume(cast("Array", checked(path, data)), plausible(voxel_size, str(path)))
 
 
 def read_volume(path: str | Path) -> Volume:
@@ -58,17 +83,25 @@ def read_volume(path: str | Path) -> Volume:
         VolumeError: The file is missing, damaged, not 3D, not real-valued, or holds NaN.
     """
     path = user_path(path)
-    there = is_file(path)
-    suffix = _suffix(path)
+    data, voxel_size = _opened(path, whole=True)
+    return Volume(cast("Array", checked(path, data)), plausible(voxel_size, str(path)))
+
+
+def _opened(path: Path, *, whole: bool) -> tuple[Array | OnDisk, VoxelSize | None]:
+    there = is_volume(path)
+    suffix = suffix_of(path)
     if not there:
-        what = "a broken link, or no regular file" if os.path.lexists(path) else "no such file"
-        raise VolumeError(f"{path}: {what}; check the name, and the folder you are in")
+        raise missing(path)
     try:
-        data, voxel_size = _READERS[suffix](path)
+        data, voxel_size = _OPENERS[suffix](path)
+        if whole:
+            data = np.asarray(data)
+    except InputError:
+        raise
     except Exception as error:  # on a damaged file the libraries raise nearly anything
         reason = described(path, error)
         raise VolumeError(f"{path}: cannot be read as {suffix}: {reason}") from error
-    return Volume(_checked(path, data), plausible(voxel_size, str(path)))
+    return data, voxel_size
 
 
 def read_labels(path: str | Path, *, check: bool = True) -> Volume:
@@ -81,10 +114,11 @@ def read_labels(path: str | Path, *, check: bool = True) -> Volume:
     Raises:
         VolumeError: As `read_volume`; or a value is negative or not a whole number.
     """
+    check_no_image_of_labels(user_path(path))
     volume = read_volume(path)
     data = volume.data
     if data.dtype.kind == "f" and (broken := data != np.floor(data)).any():
-        where = _first(broken)
+        where = first_true(broken)
         raise VolumeError(
             f"{path}: {broken.sum()} voxels are not whole numbers, the first {data[where]} at "
             f"(z, y, x) = {where}; labels are, and 0 is background. Is this the tomogram?"
@@ -111,47 +145,61 @@ def read_labels(path: str | Path, *, check: bool = True) -> Volume:
     return Volume(labels, volume.voxel_size)
 
 
-def write_volume(path: str | Path, data: Array, voxel_size: Sequence[float] | None) -> Path:
+def write_volume(
+    path: str | Path,
+    data: Array | Slabs,
+    voxel_size: Sequence[float] | None,
+    **zarr: Any,
+) -> Path:
     """Write a volume in the format its suffix names, whole or not at all; its folder is created.
 
     MRC and TIFF hold integers of up to 16 and 32 bits, chosen by value, and floats as float32.
-    A TIFF opens in Fiji as a stack with its voxel size. NPY keeps the dtype but no voxel size.
+    A TIFF opens in Fiji as a stack with its voxel size. NPY keeps the dtype but no voxel size. A
+    Zarr is an OME-Zarr.
 
     Args:
-        path: Ends in one of `SUFFIXES`.
-        data: (z, y, x).
+        path: Ends in one of `isgseg.io.places.WRITTEN`.
+        data: (z, y, x): an array, or what gives slices like one.
         voxel_size: nm, (z, y, x), or None.
+        **zarr: of `isgseg.io.ome_zarr_writing.write_zarr`, such as `labels`; other formats have no
+            use for them.
 
     Raises:
         VolumeError: The format cannot hold the values, or the place cannot be written.
     """
     path = user_path(path)
-    suffix = _suffix(path)
-    if data.ndim != 3 or data.size == 0:
+    suffix = suffix_of(path)
+    if len(data.shape) != 3 or 0 in data.shape:
         raise VolumeError(f"{path}: cannot write shape {data.shape}; a volume is (z, y, x)")
     if voxel_size is not None and not is_voxel_size(voxel_size):
         raise VolumeError(f"{path}: voxel size {voxel_size} is not three positive numbers (nm)")
-    with replacing(path) as scratch:
+    if suffix in places.HDF5:
+        raise VolumeError(f"{path}: HDF5 is read only; write .zarr, .mrc, .tif or .npy")
+    beside = replacing_folder if suffix in places.ZARR else replacing
+    with beside(path) as scratch:
         try:
-            if suffix == ".npy":
-                np.save(scratch, data, allow_pickle=False)
-            elif suffix in _MRC:
-                write_mrc(scratch, data, voxel_size)
+            if suffix in places.ZARR:
+                write_zarr(scratch, data, voxel_size, **zarr)
+            elif isinstance(data, np.ndarray) or suffix.endswith(".gz"):
+                _write_array(scratch, suffix, np.asarray(data), voxel_size)
+            elif suffix in places.NPY:
+                write_npy_slices(scratch, data)
+            elif suffix in places.MRC:
+                write_mrc_slices(scratch, data, voxel_size)
             else:
-                write_tiff(scratch, data, voxel_size)
+                write_tiff_slices(scratch, data, voxel_size)
         except ValueError as error:
             raise VolumeError(f"{path}: {suffix} {error}") from error
     return path
 
 
-def stem(path: str | Path) -> str:
-    """The file's name without folder and suffix.
-
-    >>> stem("cells/cell.mrc.gz")
-    'cell'
-    """
-    path = Path(path)
-    return path.name[: -len(_suffix(path))]
+def _write_array(path: Path, suffix: str, data: Array, voxel_size: Sequence[float] | None) -> None:
+    if suffix in places.NPY:
+        np.save(path, data, allow_pickle=False)
+    elif suffix in places.MRC:
+        write_mrc(path, data, voxel_size)
+    else:
+        write_tiff(path, data, voxel_size)
 
 
 def find_volumes(patterns: Patterns) -> list[Path]:
@@ -165,7 +213,7 @@ def find_volumes(patterns: Patterns) -> list[Path]:
     found: dict[Path, Path] = {}
     for pattern in as_list(patterns):
         named = matches(pattern, folders=True)
-        files = [file for file in named if file.name.lower().endswith(SUFFIXES)]
+        files = [file for file in named if place_of(file) is not None]
         if not files:
             accepted = ", ".join(SUFFIXES)
             raise InputFileNotFoundError(
@@ -186,65 +234,3 @@ def label_dtype(count: int) -> type[np.unsignedinteger[Any]]:
     if count > np.iinfo(np.uint32).max:
         raise VolumeError(f"identifier {count} does not fit 32 bits; number the objects from 1")
     return np.uint16 if count <= np.iinfo(np.uint16).max else np.uint32
-
-
-def _suffix(path: Path) -> str:
-    if path.is_dir():
-        raise VolumeError(f"{path} is a folder; name a file in it, e.g. {path / 'cell.mrc'}")
-    suffixes = [suffix for suffix in SUFFIXES if path.name.lower().endswith(suffix)]
-    if not suffixes:
-        packed = (
-            "unpack it first; " if path.suffix.lower() in (".gz", ".zip", ".bz2", ".xz") else ""
-        )
-        raise VolumeError(
-            f"{path}: unknown kind of file; {packed}accepted are {', '.join(SUFFIXES)}. Export it "
-            "as one of these; an MRC file of another suffix, such as .st or .ali, can be renamed"
-        )
-    return max(suffixes, key=len)
-
-
-def _first(where: Array) -> tuple[int, ...]:
-    """Index of the first True."""
-    return tuple(int(i) for i in np.unravel_index(int(where.argmax()), where.shape))
-
-
-def _checked(path: Path, data: Array) -> Array:
-    """`data` as a contiguous (z, y, x) array in native byte order."""
-    if data.dtype.kind not in "biuf":
-        raise VolumeError(
-            f"{path}: {data.dtype} voxels; a volume has one real number a voxel. "
-            "Save its real values, for example as 32-bit floats"
-        )
-    shape = data.shape
-    while data.ndim > 3 and data.shape[0] == 1:
-        data = data[0]
-    if data.ndim != 3 or data.size == 0:
-        remedy = (
-            "it is empty; export it again"
-            if data.size == 0
-            else "stack the slices into one file"
-            if len(shape) < 3
-            else "save one channel and one time point a file"
-        )
-        raise VolumeError(f"{path}: {len(shape)}D, shape {shape}; a volume is (z, y, x): {remedy}")
-    if data.dtype.kind == "f":
-        _check_values(path, data)
-    return np.ascontiguousarray(data, dtype=data.dtype.newbyteorder("="))
-
-
-def _check_values(path: Path, data: Array) -> None:
-    """Refuses values that stand for none: NaN, infinity, and what programs fill gaps with."""
-    largest = max(abs(float(data.min())), abs(float(data.max())))
-    if largest < FILL:  # not so where one is NaN
-        return
-    bad = ~np.isfinite(data)
-    kind = "NaN or infinite"
-    if not bad.any():
-        bad = np.abs(data) >= FILL
-        kind = f"{data[_first(bad)]:.4g}, with which programs fill what was not measured"
-    measured = data[~bad]
-    remedy = f", such as {measured.min():.4g}, the smallest measured one" if measured.size else ""
-    raise VolumeError(
-        f"{path}: {bad.sum()} voxels are {kind}, the first at (z, y, x) = {_first(bad)}; replace "
-        f"them by the value outside of the cell{remedy}"
-    )

@@ -106,7 +106,8 @@ class Predict(Run):
     ckpt_path: Text | None
     volumes: Files
     manifest: Text | None
-    format: Literal["tif", "mrc"]
+    format: Literal["tif", "mrc", "zarr", "zarr-0.4"]
+    into_zarr: bool
     overwrite: bool
     review: bool
     fast: bool

@@ -48,6 +48,8 @@ class LightningTrainer(Section):
     max_time: Annotated[str, AfterValidator(_duration)] | None
     accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"]
     devices: Literal["auto"] | Count | Annotated[list[CountFrom0], Field(min_length=1)]
+    strategy: Literal["auto", "ddp", "ddp_find_unused_parameters_true"]
+    accumulate_grad_batches: Count
     precision: Precision
     gradient_clip_val: NotNegative | None
     gradient_clip_algorithm: Literal["norm", "value"]
@@ -59,14 +61,12 @@ class LightningTrainer(Section):
     fast_dev_run: bool | CountFrom0
     enable_progress_bar: bool
     enable_model_summary: bool
-    strategy: Text = "auto"
     min_epochs: Count | None = None
     max_steps: Literal[-1] | Count = -1
     min_steps: Count | None = None
     limit_test_batches: Batches | None = None
     limit_predict_batches: Batches | None = None
     val_check_interval: Count | Positive | None = None
-    accumulate_grad_batches: Count = 1
     deterministic: bool | Literal["warn"] | None = None
     benchmark: bool | None = None
     inference_mode: bool = True

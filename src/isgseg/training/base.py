@@ -102,7 +102,7 @@ class GranuleModule(ScoredModule):
         self.network = self.build(network)
         self.score_with(thresholds)
         self.set_tta(tta)
-        self._bad_steps = 0
+        self._bad_steps, self._learnt = 0, False
 
     def set_tta(self, tta: int | None) -> None:
         """In how many ways evaluation looks at an image, of `isgseg.models.tta.SYMMETRIES`.
@@ -145,11 +145,21 @@ class GranuleModule(ScoredModule):
         """
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Makes what the network samples depend on the step alone, so that a resumed run agrees."""
-        torch.manual_seed(1_000_003 * self.hparams["seed"] + self.global_step)
+        """Makes what the network samples depend on the place in training alone.
+
+        So a resumed run agrees, and so do several processes with one that accumulates as many
+        batches.
+        """
+        together = self.trainer.accumulate_grad_batches
+        number = self.global_step * together + batch_idx % together
+        number = number * self.trainer.world_size + self.global_rank
+        torch.manual_seed(1_000_003 * self.hparams["seed"] + number)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
-        """The sum of the losses; None, which skips the step, where it is not finite.
+        """The sum of the losses; what is logged is the mean of all processes.
+
+        Where it is not finite in one of them, all leave the batch out: None in one process. Several
+        must take the gradient together, of a loss that has none.
 
         Raises:
             InputError: too many steps in a row were skipped.
@@ -157,12 +167,15 @@ class GranuleModule(ScoredModule):
         images, targets = batch
         losses = self.losses(images, targets)
         loss = torch.stack(list(losses.values())).sum()
+        known = torch.stack([*losses.values(), loss]).detach()
+        mean = self.trainer.strategy.reduce(known, reduce_op="mean")
+        names = [*losses, "loss"]
         self.log_dict(
-            {f"train/{name}": value for name, value in losses.items()} | {"train/loss": loss},
+            {f"train/{name}": value for name, value in zip(names, mean, strict=True)},
             batch_size=len(images),
         )
-        if torch.isfinite(loss):
-            self._bad_steps = 0
+        if torch.isfinite(mean[-1]):
+            self._bad_steps, self._learnt = 0, True
             return loss
         self._bad_steps += 1
         if self._bad_steps >= MAX_BAD_STEPS:
@@ -175,10 +188,18 @@ class GranuleModule(ScoredModule):
             self.global_step,
             forget_overflow(self.network),
         )
-        return None
+        if self.trainer.world_size == 1:
+            return None
+        return torch.stack([p.flatten()[0] for p in self.parameters() if p.requires_grad]).sum() * 0
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Logs the norm of the gradient before it is clipped."""
+        """Logs the norm of the gradient before it is clipped.
+
+        A step of which every batch was left out changes nothing: it is without gradients.
+        """
+        if not self._learnt:
+            self.zero_grad()
+        self._learnt = False
         gradients = [p.grad for p in self.parameters() if p.grad is not None]
         self.log("train/grad_norm", torch.nn.utils.get_total_norm(gradients))
 

@@ -35,12 +35,12 @@ class PredictionImages(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Draws the first patch of the batches that were chosen."""
+        """Draws the first patch of the batches that were chosen, of those of the first process."""
         from isgseg.analysis.figures import overlay
 
         batches = int(trainer.num_val_batches[dataloader_idx])
         chosen = np.linspace(0, batches - 1, min(self.count, batches)).round().astype(int).tolist()
-        if batch_idx not in chosen:
+        if batch_idx not in chosen or not trainer.is_global_zero:
             return
         image, target, found = batch[0][0], batch[1][0], outputs["found"][0]
         drawn = overlay(
@@ -59,6 +59,8 @@ class PredictionImages(Callback):
         from isgseg.evaluation.score_figure import score_figure
 
         assert isinstance(pl_module, GranuleModule)
+        if not trainer.is_global_zero:
+            return
         for write in _writers(trainer, "add_figure"):
             matches = pl_module.val_matches.compute()
             point = point_at(matches, *choose_thresholds(pl_module.thresholds)[:2])

@@ -90,9 +90,27 @@ class PthCheckpoint(ModelCheckpoint):
         if self.monitor is None or resumed is None or self.dirpath is None:
             return
         own = Path(self.dirpath) / f"{self.filename}{self.FILE_EXTENSION}"
-        former, best_score = self.best_model_path, self.best_model_score
-        beside = Path(resumed).parent / own.name
+        kept = self._carry(own, Path(resumed)) if trainer.is_global_zero else None
+        known = trainer.strategy.broadcast(kept)
         self._forget()
+        if known is None:
+            return
+        score = torch.tensor(known)
+        self.best_model_path = self.kth_best_model_path = str(own)
+        self.best_model_score = self.kth_value = score
+        self.best_k_models = {str(own): score}
+        log.info("The best so far, %s = %.4f, is kept as %s", self.monitor, score, own)
+
+    def _carry(self, own: Path, resumed: Path) -> float | None:
+        """Copies the best that is there to its place in this run, and returns its score.
+
+        Args:
+            own: that place.
+            resumed: the checkpoint that is resumed, beside which the best may be.
+        """
+        assert self.monitor is not None
+        former, best_score = self.best_model_path, self.best_model_score
+        beside = resumed.parent / own.name
         files = {path.resolve() for path in (own, Path(former or own), beside) if path.is_file()}
         scores = {path: score_of(path, self.monitor) for path in files}
         known = {path: score for path, score in scores.items() if score is not None}
@@ -105,17 +123,13 @@ class PthCheckpoint(ModelCheckpoint):
                     best_score,
                     former,
                 )
-            return
+            return None
         choose = min if self.mode == "min" else max
         best = choose(known, key=lambda path: known[path])
-        if best != own.resolve() and trainer.is_global_zero:
+        if best != own.resolve():
             with replacing(own) as scratch:
                 shutil.copyfile(best, scratch)
-        score = torch.tensor(known[best])
-        self.best_model_path = self.kth_best_model_path = str(own)
-        self.best_model_score = self.kth_value = score
-        self.best_k_models = {str(own): score}
-        log.info("The best so far, %s = %.4f, is kept as %s", self.monitor, score, own)
+        return known[best]
 
     def _forget(self) -> None:
         """Begins without a best one."""

@@ -19,6 +19,7 @@ from isgseg.evaluation.thresholds import (
 )
 from isgseg.models.settings import Thresholds
 from isgseg.training.detections import to_metric
+from isgseg.training.sharing import share_states
 
 
 class ScoredModule(lightning.LightningModule, ABC):
@@ -41,6 +42,7 @@ class ScoredModule(lightning.LightningModule, ABC):
         self.test_metrics = [coco_metric(), coco_metric(UNCAPPED)]
         grid = sorted({*MASK_THRESHOLDS, DEFAULT if thresholds is None else thresholds.mask})
         self.val_matches, self.test_matches = MatchMetric(grid), MatchMetric(grid)
+        self._shared = False
 
     @abstractmethod
     def detect(self, images: list[Tensor]) -> list[dict[str, Tensor]]:
@@ -61,22 +63,35 @@ class ScoredModule(lightning.LightningModule, ABC):
 
     def on_validation_epoch_start(self) -> None:
         """Forgets the last validation, which callbacks could look at until now."""
+        self._shared = False
         self.val_metric.reset()
         self.val_matches.reset()
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
-        """Scores one batch; returns what `detect` found, for images."""
+        """Scores one batch; returns what `detect` found, for images.
+
+        A batch is empty where another process of several has more images.
+        """
         images, targets = batch
-        found, ground_truth = self.detect(images), [to_metric(target) for target in targets]
+        found = self.detect(images) if images else []
+        ground_truth = [to_metric(target) for target in targets]
         self.val_metric.update(found, ground_truth)
         self.val_matches.update(found, ground_truth)
         return {"found": found}
+
+    def share_validation(self) -> None:
+        """Gives every process what all have found, after the last batch of a validation."""
+        if not self._shared and self.trainer.world_size > 1:
+            share_states(self.val_metric)
+            share_states(self.val_matches)
+        self._shared = True
 
     def on_validation_epoch_end(self) -> None:
         """Logs the COCO scores and the operating point, and keeps its thresholds.
 
         A score without any ground truth is no number and is not logged.
         """
+        self.share_validation()
         scores = read_scores(self.val_metric)
         self.log_dict({f"val/{name}": value for name, value in scores.items() if value >= 0})
         if scores["segm_map"] < 0:

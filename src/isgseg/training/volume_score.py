@@ -17,8 +17,9 @@ from isgseg.data.metadata import read_metadata, validation_pairs
 from isgseg.data.normalization import Normalizer
 from isgseg.errors import InputError, check
 from isgseg.evaluation.matching import match_instances
-from isgseg.evaluation.thresholds import DEFAULT, Matches, best_point, point_at
+from isgseg.evaluation.thresholds import DEFAULT, Matches, best_point, point_at, pool_matches
 from isgseg.inference.appearance import as_learnt
+from isgseg.inference.method import Granules
 from isgseg.inference.predictor import Predictor
 from isgseg.inference.settings import SegmentationSettings
 from isgseg.instances.ground_truth import load_ground_truth
@@ -26,6 +27,7 @@ from isgseg.instances.settings import InstanceSettings
 from isgseg.io.volumes import Volume
 from isgseg.models.settings import Thresholds, TrainingMetadata
 from isgseg.training.base import GranuleModule
+from isgseg.training.sharing import gather, in_turns
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +57,8 @@ class VolumeScore(Callback):
     A threshold that suits single detections lets too many granules pass: a false positive that
     spans many slices easily has one high-scoring detection. The checkpoint keeps both. `val/f1_3d`
     is F1 at IoU .5 of the granules at these thresholds, as `isgseg-evaluate` scores them.
+
+    Several processes share the volumes, and all of them have the score of all.
 
     It is part of the last validation batch: there `EMAWeightAveraging` has the averaged weights in
     the network wherever it stands in the list of callbacks, and the score is in time for early
@@ -114,10 +118,10 @@ class VolumeScore(Callback):
         each = None if self.slices is None else self.slices // len(self.pairs)
         self.parts = [
             cut(pl_module, *pair, each, self.instances.get(pair[1].resolve()))
-            for pair in self.pairs
+            for pair in self.pairs[trainer.global_rank :: trainer.world_size]
         ]
-        names = ", ".join(part.name for part in self.parts)
-        log.info("val/f1_3d is of %s", names)
+        names = in_turns(gather([part.name for part in self.parts]))
+        log.info("val/f1_3d is of %s", ", ".join(names))
 
     def _choose(self, root: Path) -> list[tuple[Path, Path]]:
         """The validation volumes of a dataset that are there, as many as the slices are for."""
@@ -148,9 +152,10 @@ class VolumeScore(Callback):
     ) -> None:
         """Labels the volume after the last batch."""
         last = batch_idx + 1 == trainer.num_val_batches[dataloader_idx]
-        if not self.parts or trainer.sanity_checking or not last:
+        if not self.pairs or trainer.sanity_checking or not last:
             return
         assert isinstance(pl_module, GranuleModule)
+        pl_module.share_validation()
         criterion = pl_module.hparams["operating_point"]
         tuned = self.threshold is None and criterion is not None
         kept = None
@@ -168,17 +173,13 @@ class VolumeScore(Callback):
             precision=str(trainer.precision),
             progress=False,
         ).method
-        found = [method.segment(part.volume, part.normalizer, part.name) for part in self.parts]
-        scores = np.concatenate([granules.best for granules in found])
-        matchings = [
-            match_instances(granules.labels, part.ground_truth)
-            for granules, part in zip(found, self.parts, strict=True)
+        own = [
+            _matches(method.segment(part.volume, part.normalizer, part.name), part)
+            for part in self.parts
         ]
-        hits = np.concatenate([matching.predicted.outcome == "matched" for matching in matchings])
-        ground_truths = sum(matching.tp + matching.fn for matching in matchings)
-        matches = Matches(scores, hits.astype(np.int8)[:, None], ground_truths, (DEFAULT,))
+        matches = pool_matches(in_turns(gather(own)))
         best, self._granule = point_at(matches, 0.0, DEFAULT), None
-        if tuned and self.segmentation.link and hits.any():
+        if tuned and self.segmentation.link and matches.hits.any():
             best = best_point(matches, pl_module.hparams["operating_point"])
             self._granule = best.threshold
             pl_module.log("val/object_threshold", best.threshold, batch_size=1)
@@ -191,6 +192,13 @@ class VolumeScore(Callback):
         if self._granule is not None:
             assert isinstance(pl_module, GranuleModule)
             pl_module.keep_object_threshold(self._granule)
+
+
+def _matches(found: Granules, part: Part) -> Matches:
+    """The granules of one part against its ground truth."""
+    matching = match_instances(found.labels, part.ground_truth)
+    hits = (matching.predicted.outcome == "matched").astype(np.int8)[:, None]
+    return Matches(found.best, hits, matching.tp + matching.fn, (DEFAULT,))
 
 
 def cut(

@@ -1,0 +1,116 @@
+"""The size of the package, how long imports take, and how many packages come with it.
+
+Run `OMP_NUM_THREADS=1 python benchmarks/packaging.py --output benchmarks/results/packaging.json`.
+It builds wheel and sdist, installs the wheel into an empty environment, and asks pip what an
+installation of isgseg, cellpose and stardist would bring (`pip install --dry-run`), which needs a
+package index. Numbers of the others are those of the versions that pip chose.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+import venv
+from pathlib import Path
+from typing import Any
+
+from record import ROOT, Result, add_output
+
+PEERS = ("cellpose", "stardist")
+RUNS = 3
+
+
+def main() -> None:
+    """Builds, installs, counts and times."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    add_output(parser)
+    args = parser.parse_args()
+    result = Result("The package, and what comes with it")
+    versions: dict[str, str] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder)
+        wheel = build(place, result)
+        python = empty_environment(place, wheel)
+        code = "import isgseg"
+        result.add("speed", "import isgseg", seconds([python, "-c", code]), "s")
+        code = "from isgseg import create_segmenter"
+        result.add(
+            "speed", "the same, with the segmenter and torch", seconds([python, "-c", code]), "s"
+        )
+        help_ = [python, "-m", "isgseg.predict", "--help"]
+        result.add("speed", "isgseg-predict --help", seconds(help_), "s", target="<= 3")
+        bare = seconds([python, "-c", "pass"])
+        result.add("speed", "an empty Python, beside these", bare, "s")
+        for name, what in (("isgseg", str(wheel)), *((peer, peer) for peer in PEERS)):
+            packages = installation(what)
+            versions[name] = next(p["version"] for p in packages if p["name"].lower() == name)
+            result.add(
+                "memory", f"{name} {versions[name]}: packages that pip installs", len(packages)
+            )
+            if name != "isgseg":
+                size = wheel_of(f"{name}=={versions[name]}", place)
+                result.add("memory", f"{name} {versions[name]}: wheel", size, "MB")
+    result.details = {"versions": versions, "python": sys.version.split()[0]}
+    result.write(args.output)
+
+
+def build(place: Path, result: Result) -> Path:
+    """Builds sdist and wheel, and returns the wheel."""
+    run = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(place), str(ROOT)]
+    subprocess.run(run, check=True, capture_output=True)
+    (wheel,), (sdist,) = place.glob("*.whl"), place.glob("*.tar.gz")
+    result.add(
+        "memory", "wheel, with the network", wheel.stat().st_size / 1e6, "MB", target="<= 12"
+    )
+    result.add("memory", "sdist", sdist.stat().st_size / 1e6, "MB")
+    return wheel
+
+
+def empty_environment(place: Path, wheel: Path) -> str:
+    """An environment with the wheel alone; dependencies are those of the running one."""
+    venv.create(place / "env", with_pip=True)
+    python = str(place / "env" / "bin" / "python")
+    install = [python, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", str(wheel)]
+    subprocess.run(install, check=True)
+    here = next(Path(entry) for entry in sys.path if (Path(entry) / "torch").is_dir())
+    (site,) = (place / "env").glob("lib/python*/site-packages")
+    (site / "dependencies.pth").write_text(f"import sys; sys.path.append({str(here)!r})\n")
+    return python
+
+
+def seconds(command: list[str]) -> float:
+    """The least wall time of a few runs, after one that fills the disk's cache."""
+    times = []
+    with tempfile.TemporaryDirectory() as folder:
+        for _ in range(RUNS + 1):
+            start = time.perf_counter()
+            subprocess.run(command, cwd=folder, env={}, check=True, capture_output=True)
+            times.append(time.perf_counter() - start)
+    return min(times[1:])
+
+
+def installation(what: str) -> list[dict[str, Any]]:
+    """Name and version of each package that pip would install into an empty environment."""
+    ask = ["--dry-run", "--ignore-installed", "--quiet", "--only-binary", ":all:", "--report", "-"]
+    install = [sys.executable, "-m", "pip", "install", *ask, what]
+    run = subprocess.run(install, check=True, capture_output=True, text=True)
+    return [entry["metadata"] for entry in json.loads(run.stdout)["install"]]
+
+
+def wheel_of(what: str, place: Path) -> float:
+    """The size of a package's wheel, without what it depends on, MB."""
+    folder = place / "wheels"
+    subprocess.run(
+        [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "-d", str(folder), what],
+        check=True,
+        capture_output=True,
+    )
+    return max(path.stat().st_size for path in folder.glob(f"{what.partition('=')[0]}*")) / 1e6
+
+
+if __name__ == "__main__":
+    main()
