@@ -30,7 +30,7 @@ Make = Callable[[], Any]
 def window(qapp: Any) -> Iterator[Any]:
     import napari
 
-    made = napari.Viewer(show=False)
+    made = napari.Viewer(show=False)  # type: ignore[attr-defined, unused-ignore]
     yield made
     made.close()
 
@@ -138,9 +138,9 @@ def test_clicks_choose_granules_in_2d_and_3d(review: Any, viewer: Any) -> None:
     assert review.current == 5
     viewer.dims.ndisplay = 3
     event = Event()
-    event.position = tuple(np.array((0, 10, 10)) * SIZE)  # type: ignore[assignment]
-    event.view_direction = np.array((1.0, 0.0, 0.0))  # type: ignore[assignment]
-    event.dims_displayed = (0, 1, 2)  # type: ignore[assignment]
+    event.position = tuple(np.array((0, 10, 10)) * SIZE)  # type: ignore[assignment, unused-ignore]
+    event.view_direction = np.array((1.0, 0.0, 0.0))  # type: ignore[assignment, unused-ignore]
+    event.dims_displayed = (0, 1, 2)  # type: ignore[assignment, unused-ignore]
     review._clicked(viewer, event)
     assert review.current == 1
 
@@ -241,7 +241,7 @@ def test_what_was_found_is_proofread_with_what_lies_below_the_threshold(
 
     finding.run()
     qtbot.waitUntil(lambda: finding.result is not None, timeout=20_000)
-    dock = Proofread(viewer)
+    dock: Any = Proofread(viewer)
     dock.labels.choose(finding.layer)
     dock.begin()
     assert dock.session.state(5) == OFFERED

@@ -45,7 +45,7 @@ def run_folder(folder: Path) -> Path:
 
 @pytest.mark.parametrize("dtype", [np.float32, np.int16, np.uint16])
 def test_a_tomogram_stays_on_the_disk_and_has_its_scale(dtype: type, tmp_path: Path) -> None:
-    data = np.arange(2 * 3 * 4).reshape(2, 3, 4).astype(dtype)
+    data: np.ndarray = np.arange(2 * 3 * 4).reshape(2, 3, 4).astype(dtype)
     path = write_volume(tmp_path / "cell.mrc", data, SIZE)
     ((mapped, settings, kind),) = read(path)
     assert kind == "image"

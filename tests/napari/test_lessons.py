@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,7 +24,7 @@ def test_the_slider_shows_what_a_prediction_with_that_threshold_finds(trained: P
 
     volume = balls(7, 30)[0] * 100
     network = trained / "isg_mask_rcnn_final.pth"
-    told = []
+    told: list[Any] = []
     found = find(volume, None, network, lambda z, of, labels: told.append((z, of, labels)))
     assert [z for z, _, _ in told] == list(range(7))
     assert any(labels.any() for _, _, labels in told)

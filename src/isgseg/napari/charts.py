@@ -13,7 +13,7 @@ _BAR = QColor(255, 209, 0)
 _LEFT, _RIGHT, _TOP, _BOTTOM = 34, 10, 8, 30
 
 
-class Chart(QWidget):  # type: ignore[misc]
+class Chart(QWidget):
     """An area with axes; subclasses draw into it."""
 
     def __init__(self, text: str) -> None:

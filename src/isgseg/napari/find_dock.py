@@ -33,7 +33,7 @@ WHOLE, IN_VIEW = "the whole volume", "slices in view"
 BROWSE = "another file ..."
 
 
-class FindGranules(QWidget):  # type: ignore[misc]
+class FindGranules(QWidget):
     """Find granules in an image layer."""
 
     def __init__(self, napari_viewer: Any) -> None:
@@ -143,7 +143,7 @@ class FindGranules(QWidget):  # type: ignore[misc]
 
     def slices_in_view(self, depth: int) -> tuple[int, int]:
         """The slices around the one in view: the first, and the one after the last."""
-        image = self.images.layer()
+        image: Any = self.images.layer()
         z = round(float(image.world_to_data(self.viewer.dims.point)[0]))
         z = min(max(z, 0), depth - 1)
         return max(z - self.around.value(), 0), min(z + self.around.value() + 1, depth)

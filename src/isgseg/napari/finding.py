@@ -16,7 +16,7 @@ from isgseg.errors import InputError
 from isgseg.instances.components import Floats, Ints, Labels
 from isgseg.io.formats import Array, VoxelSize
 
-Told = Callable[[int, int, "Ints | None"], None]
+Told = Callable[[int, int, "Labels | None"], None]
 BINS = 24
 
 

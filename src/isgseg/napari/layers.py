@@ -41,7 +41,7 @@ def about(layer: Any) -> dict[str, Any]:
     return own if isinstance(own, dict) else {}
 
 
-class LayerChoice(QComboBox):  # type: ignore[misc]
+class LayerChoice(QComboBox):
     """A list of the viewer's layers of one kind, always up to date.
 
     Args:

@@ -19,7 +19,7 @@ from isgseg.napari.saving import save_review
 from isgseg.napari.session import ABSENT, ACCEPTED, OFFERED, REJECTED, Session
 
 
-class Actions(QWidget):  # type: ignore[misc]
+class Actions(QWidget):
     """The actions of the dock, each a method that `ACTIONS` names.
 
     Attributes:

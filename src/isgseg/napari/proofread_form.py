@@ -39,7 +39,7 @@ _COLUMNS = (54, 64, 72, 52, 54, 40)
 _WIDE = {"complete": 2}
 
 
-class Form(QObject):  # type: ignore[misc]
+class Form(QObject):
     """The widgets of the dock.
 
     Args:

@@ -27,14 +27,15 @@ def save_review(session: Session, path: Path, source: Path | None = None) -> lis
     Raises:
         InputError: a file cannot be written.
     """
-    written = save(
-        path, session.labels, session.voxel_size, granules(session), source, session.volume
-    )
+    size = session.voxel_size
+    voxel_size = None if size is None else (float(size[0]), float(size[1]), float(size[2]))
+    written = save(path, session.labels, voxel_size, granules(session), source, session.volume)
     if session.journal is not None:
         session.journal.close()
     journal_path(path).unlink(missing_ok=True)
     journal = session.journal = Journal(journal_path(path), session.labels)
-    states = {int(label): str(state) for label, state in session.table["state"].items()}
+    labels, said = session.table.index.tolist(), session.table["state"].tolist()
+    states = dict(zip(labels, said, strict=True))
     journal.add_states({label: state for label, state in states.items() if state != UNREVIEWED})
     journal.add_slices(dict.fromkeys(sorted(session.complete), True))
     return written

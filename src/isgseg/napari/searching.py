@@ -11,7 +11,7 @@ from isgseg.errors import InputError
 from isgseg.napari.finding import Cancelled, find
 
 
-class Search(QThread):  # type: ignore[misc]
+class Search(QThread):
     """Runs `find` beside the window."""
 
     slice_done = Signal(int, int, object)

@@ -23,7 +23,7 @@ _SHOWN = {  # column of the table: its title, and how it is written
 _COLOURS = {ACCEPTED: QColor(90, 190, 110), CORRECTED: QColor(90, 160, 230)}
 
 
-class GranuleModel(QAbstractTableModel):  # type: ignore[misc]
+class GranuleModel(QAbstractTableModel):
     """Rows of a session's table, sorted by one of the columns."""
 
     def __init__(self) -> None:

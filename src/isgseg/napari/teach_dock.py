@@ -32,7 +32,7 @@ DEFAULT = "isgseg_lessons"  # a folder where napari was started
 _EVERY = 1000  # milliseconds between two looks at a run
 
 
-class Teach(QWidget):  # type: ignore[misc]
+class Teach(QWidget):
     """Add proofread volumes to a lesson, and go on with a network."""
 
     def __init__(self, napari_viewer: Any) -> None:
