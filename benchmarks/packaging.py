@@ -95,7 +95,7 @@ def seconds(command: list[str]) -> float:
 
 def installation(what: str) -> list[dict[str, Any]]:
     """Name and version of each package that pip would install into an empty environment."""
-    ask = ["--dry-run", "--ignore-installed", "--quiet", "--only-binary", ":all:", "--report", "-"]
+    ask = ["--dry-run", "--ignore-installed", "--quiet", "--prefer-binary", "--report", "-"]
     install = [sys.executable, "-m", "pip", "install", *ask, what]
     run = subprocess.run(install, check=True, capture_output=True, text=True)
     return [entry["metadata"] for entry in json.loads(run.stdout)["install"]]
