@@ -128,7 +128,7 @@ def test_every_command_line_is_accepted(path: Path) -> None:
             program, *typed = shlex.split(line, comments=True)
             command = program.removeprefix("isgseg-")
             if {"--help", "--config-dir", "hparams_search=optuna"} & set(typed) or "$" in line:
-                continue  # of a folder of the reader, of Optuna, or of a loop, which the tutorials run
+                continue  # of a folder of the reader, of Optuna, or of a loop
             typed = [
                 part for part in typed if not part.startswith(("hydra.", "hydra/")) and part != "-m"
             ]
