@@ -25,6 +25,7 @@ ORDER = (
     "inference",
     "batch",
     "training",
+    "napari",
 )
 WITHOUT_TORCH = ("io", "phantom", "instances", "analysis")
 LINES_OF_A_MODULE, LINES_OF_A_FUNCTION = 250, 60

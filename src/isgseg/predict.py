@@ -88,6 +88,8 @@ def predict(cfg: DictConfig) -> list[Path]:
             else:
                 if cfg.manifest is not None:
                     tell_replay(read_manifest(user_path(cfg.manifest)), made)
+    if cfg.review:
+        review([item for item in work.items if str(item.volume) not in failed])
     work.finish(failed)
     return [item.done for item in work.items]
 
@@ -197,6 +199,14 @@ def predict_file(predictor: Predictor, item: Labelling, warnings: Sequence[str] 
         "%s: %d granules in %.0f s, written to %s", path, len(table), made.seconds, outputs.labels
     )
     return made
+
+
+def review(labelled: Sequence[Labelling]) -> None:
+    """Writes which granules of each volume are doubtful; see `isgseg.inference.review`."""
+    from isgseg.inference.review import write_review
+
+    for item in labelled:
+        write_review(item.outputs, item.volume)
 
 
 def describe(cfg: DictConfig, checkpoint: Path) -> Manifest:

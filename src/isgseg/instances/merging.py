@@ -88,6 +88,11 @@ def _distance(members: dict[int, Ints], pair: tuple[int, int]) -> float | None:
     return None if distance >= APART and is_round else round(distance, 6)
 
 
+def ball_fit(voxels: Ints) -> float:
+    """The IoU of voxels, (N, 3), with the ball of as many at their centre; 1 is a ball."""
+    return _ball(voxels)[2]
+
+
 def _ball(voxels: Ints) -> tuple[Floats, float, float]:
     """(3,) the centre and the radius of the ball of as many voxels, and its IoU with them."""
     centre = voxels.mean(0)

@@ -71,6 +71,33 @@ def open_mrc(path: Path) -> tuple[Array | OnDisk, VoxelSize | None]:
     return data, _voxel_size(header, data.shape, path)
 
 
+def map_mrc(path: Path) -> tuple[Array, VoxelSize | None] | None:
+    """As `read_mrc`, but the voxels stay in the file until they are looked at, and cannot change.
+
+    Bytes are read whole, because only their values say whether they are signed.
+
+    Returns:
+        None where that cannot be, as of compressed files.
+
+    Raises:
+        ValueError: it is no MRC file, or is cut short.
+    """
+    with _opened(path) as (stream, ratio):
+        head = stream.read(_HEADER_BYTES)
+        if ratio > 1 or len(head) < _HEADER_BYTES:
+            return None
+    header = _parsed(head, path)
+    dtype = utils.data_dtype_from_header(header)
+    extended = int(np.frombuffer(head[_SYMBOLS], header.nsymbt.dtype)[0])
+    shape = utils.data_shape_from_header(header)
+    stored = [int(header.maps), int(header.mapr), int(header.mapc)]
+    if dtype == np.int8 or len(shape) != 3 or sorted(stored) != [1, 2, 3] or extended < 0:
+        return None
+    data = np.memmap(path, dtype, "r", _HEADER_BYTES + extended, shape)
+    data = data.transpose([stored.index(axis) for axis in (3, 2, 1)])
+    return data, _voxel_size(header, data.shape, path)
+
+
 def write_mrc(path: Path, data: Array, voxel_size: Sequence[float] | None) -> None:
     """Write an MRC2014 volume, gzipped if the path ends in .gz."""
     compression = "gzip" if path.suffix.lower() == ".gz" else None

@@ -109,6 +109,7 @@ class Predict(Run):
     format: Literal["tif", "mrc", "zarr", "zarr-0.4"]
     into_zarr: bool
     overwrite: bool
+    review: bool
     fast: bool
     threshold: Share | None
     normalization: ChosenNormalization | None

@@ -1,0 +1,311 @@
+"""The docks in a window, under Xvfb."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from test_session import SIZE, scene
+
+from isgseg.analysis.granules import granule_table
+from isgseg.instances import editing
+from isgseg.napari import networks, steps
+from isgseg.napari.session import ACCEPTED, OFFERED
+
+pytest.importorskip("napari", reason="the extra napari is not installed")
+pytest.importorskip("pytestqt", reason="pytest-qt is not installed")
+pytest.importorskip("PySide6", reason="no Qt binding is installed")
+if sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+    pytest.skip("no display; run it by xvfb-run", allow_module_level=True)
+
+Make = Callable[[], Any]
+
+
+@pytest.fixture(scope="module")
+def window(qapp: Any) -> Iterator[Any]:
+    import napari
+
+    made = napari.Viewer(show=False)  # type: ignore[attr-defined, unused-ignore]
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def viewer(window: Any, qtbot: Any) -> Iterator[Any]:
+    """The window, which takes a second to make, without layers."""
+    yield window
+    window.dims.ndisplay = 2
+    window.layers.clear()
+
+
+def tomogram() -> np.ndarray:
+    noise = np.random.default_rng(0).normal(0, 0.05, scene().shape)
+    return (np.where(scene() > 0, 1.6, 1.0) + noise).astype(np.float32)
+
+
+def open_cell(viewer: Any, tmp_path: Path | None = None) -> Any:
+    about: dict[str, Any] = {"voxel_size": SIZE}
+    if tmp_path is not None:
+        about["file"] = str(tmp_path / "cell_labels.tif")
+    nm = {"scale": SIZE, "units": ("nm",) * 3}
+    viewer.add_image(tomogram(), name="cell", metadata={"isgseg": {"voxel_size": SIZE}}, **nm)
+    return viewer.add_labels(scene(), name="cell_labels", metadata={"isgseg": about}, **nm)
+
+
+@pytest.fixture
+def review(viewer: Any, tmp_path: Path) -> Iterator[Any]:
+    from isgseg.napari.proofread_dock import Proofread
+
+    open_cell(viewer, tmp_path)
+    dock = Proofread(viewer)
+    dock.begin()
+    yield dock
+    dock.close()
+
+
+def test_the_table_and_the_labels_are_linked_both_ways(review: Any, viewer: Any) -> None:
+    first = steps.in_order(review.session)[0]
+    assert review.current == first == viewer.layers["cell_labels"].selected_label
+    row = review.form.model.row(5)
+    review.form.table.selectRow(row)
+    review.form._clicked(row)
+    layer = viewer.layers["cell_labels"]
+    assert layer.selected_label == 5
+    z = layer.world_to_data(viewer.dims.point)[0]
+    assert abs(z - steps.centre(review.session, 5)[0]) <= 0.5
+    layer.selected_label = 2
+    assert review.form.selected() == [2]
+
+
+def test_a_review_by_the_buttons(review: Any) -> None:
+    layer, session = review.layer, review.session
+    review.form.select(2)
+    review.form.select(3, more=True)
+    review.form.buttons["merge"].click()
+    assert len(session.table) == 3
+    review.look_at(1)
+    review.form.buttons["split"].click()
+    assert len(session.table) == 4
+    review.look_at(5)
+    review.form.buttons["accept"].click()
+    assert session.state(5) == ACCEPTED
+    assert "All granules are reviewed" in review.form.message.text()
+    review.form.buttons["undo"].click()
+    review.form.buttons["undo"].click()
+    assert np.array_equal(layer.data, scene())
+    assert review.form.model.rowCount() == 4
+    review.form.select(1)
+    review.form.select(2, more=True)
+    review.form.buttons["delete"].click()
+    assert set(np.unique(layer.data)) == {0, 3, 5}
+    assert review.current == 3
+
+
+def test_the_keys_that_are_shown_work(review: Any, viewer: Any) -> None:
+    review.look_at(5)
+    pressed = {str(key): act for key, act in viewer.keymap.items()}
+    pressed["A"](viewer)
+    assert review.session.state(5) == ACCEPTED
+    pressed["N"](viewer)
+    assert review.current != 5
+    pressed["G"](viewer)
+    assert "choose two granules" in review.form.message.text()
+
+
+def test_a_cut_between_two_clicks(review: Any) -> None:
+    review.look_at(5)
+    review.form.buttons["cut_between"].click()
+    for place in ((8, 26, 41), (8, 26, 49)):
+        review._add_point(place)
+    assert len(review.session.table) == 5
+    assert review.layer.data[8, 26, 41] == 5
+    assert review.layer.data[8, 26, 49] == 6
+
+
+def test_clicks_choose_granules_in_2d_and_3d(review: Any, viewer: Any) -> None:
+    class Event:
+        position = tuple(np.array((8, 26, 45)) * SIZE)
+        view_direction = None
+        dims_displayed = (1, 2)
+        modifiers = ()
+
+    review._clicked(viewer, Event())
+    assert review.current == 5
+    viewer.dims.ndisplay = 3
+    event = Event()
+    event.position = tuple(np.array((0, 10, 10)) * SIZE)  # type: ignore[assignment, unused-ignore]
+    event.view_direction = np.array((1.0, 0.0, 0.0))  # type: ignore[assignment, unused-ignore]
+    event.dims_displayed = (0, 1, 2)  # type: ignore[assignment, unused-ignore]
+    review._clicked(viewer, event)
+    assert review.current == 1
+
+
+def test_saving_goes_on_in_the_new_file(
+    review: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from qtpy.QtWidgets import QFileDialog
+
+    from isgseg.napari.reading import get_reader
+
+    target = tmp_path / "corrected" / "cell_labels.tif"
+    monkeypatch.setattr(QFileDialog, "getSaveFileName", lambda *_: (str(target), ""))
+    review.session.say([5], ACCEPTED)
+    review._do(steps.split(review.session, 1))
+    review.form.save.click()
+    assert (tmp_path / "corrected" / "cell_granules.csv").exists()
+    read = get_reader(str(target))
+    assert read is not None
+    data, settings, kind = read(str(target))[0]
+    assert kind == "labels"
+    assert np.array_equal(data, review.layer.data)
+    assert settings["scale"] == pytest.approx(SIZE)
+    assert len(settings["features"]) == len(review.session.table)
+    review._do(steps.delete(review.session, [2]))
+    again = type(review)(review.viewer)
+    review.end()
+    layer = review.viewer.add_labels(data, **{k: settings[k] for k in ("scale", "metadata")})
+    again.labels.choose(layer)
+    again.begin()
+    assert 2 not in again.session.table.index
+    assert again.session.state(5) == ACCEPTED
+    again.close()
+
+
+def test_labels_of_another_journal_are_told(viewer: Any, tmp_path: Path) -> None:
+    from isgseg.napari.proofread_dock import Proofread
+
+    (tmp_path / "cell_labels.review.jsonl").write_text('{"isgseg_review": 1}\n')
+    open_cell(viewer, tmp_path)
+    dock = Proofread(viewer)
+    dock.form.begin.click()
+    assert "other labels" in dock.form.message.text()
+    assert dock.session is None
+    dock.close()
+
+
+def found() -> Any:
+    from isgseg.napari.finding import Found
+
+    table = granule_table(scene(), tomogram(), SIZE, score=np.array([0.9, 0.8, 0.7, 0, 0.4]))
+    return Found(
+        scene(), table.assign(best=table["score"]), 0.5, 0.2, SIZE, Path("isg_mask_rcnn.pth")
+    )
+
+
+@pytest.fixture
+def finding(viewer: Any, monkeypatch: pytest.MonkeyPatch, qtbot: Any) -> Iterator[Any]:
+    from isgseg.napari import searching
+    from isgseg.napari.find_dock import FindGranules
+
+    def quick(volume: Any, size: Any, network: Any, told: Any, slices: Any) -> Any:
+        for z in range(*slices):
+            told(z, slices[1], scene()[z])
+        return found()
+
+    monkeypatch.setattr(searching, "find", quick)
+    viewer.add_image(tomogram(), name="cell", metadata={"isgseg": {"voxel_size": SIZE}})
+    dock = FindGranules(viewer)
+    yield dock
+    dock.close()
+
+
+def test_the_slider_shows_and_hides_at_once(finding: Any, qtbot: Any) -> None:
+    finding.run()
+    qtbot.waitUntil(lambda: finding.result is not None, timeout=20_000)
+    layer = finding.layer
+    assert set(np.unique(layer.data)) == {0, 1, 2, 3}
+    assert finding.count.text() == "3 granules"
+    finding.slider.setValue(75)
+    assert set(np.unique(layer.data)) == {0, 1, 2}
+    finding.slider.setValue(30)
+    assert np.array_equal(layer.data, scene())
+    assert sum(finding.histogram.counts) == 4
+    finding.slider.setValue(85)
+    assert set(np.unique(layer.data)) == {0, 1}
+
+
+def test_what_was_found_is_proofread_with_what_lies_below_the_threshold(
+    finding: Any, viewer: Any, qtbot: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from qtpy.QtWidgets import QMessageBox
+
+    from isgseg.napari.proofread_dock import Proofread
+
+    asked = []
+    monkeypatch.setattr(QMessageBox, "question", lambda *words: asked.append(words[-1]))
+
+    finding.run()
+    qtbot.waitUntil(lambda: finding.result is not None, timeout=20_000)
+    dock: Any = Proofread(viewer)
+    dock.labels.choose(finding.layer)
+    dock.begin()
+    assert dock.session.state(5) == OFFERED
+    dock.look_at(5)
+    dock.form.buttons["accept"].click()
+    assert (finding.layer.data == 5).any()
+    assert dock.session.state(5) == ACCEPTED
+    finding.slider.setValue(30)
+    assert set(np.unique(finding.layer.data)) == {0, 1, 2, 3, 5}
+    dock.close()
+    assert "never saved" in asked[0]
+
+
+def test_a_search_can_be_stopped(finding: Any, qtbot: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    import time
+
+    from isgseg.napari import searching
+
+    def slow(volume: Any, size: Any, network: Any, told: Any, slices: Any) -> Any:
+        for z in range(1000):
+            told(z % 16, 16, None)
+            time.sleep(0.01)
+
+    monkeypatch.setattr(searching, "find", slow)
+    finding.run()
+    finding.cancel()
+    qtbot.waitUntil(lambda: finding.search is None, timeout=20_000)
+    assert "Stopped" in finding.status.text()
+    assert finding.start.isEnabled()
+
+
+def test_reviewed_slices_become_a_lesson(
+    review: Any, viewer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from isgseg.napari.teach_dock import Teach
+
+    monkeypatch.chdir(tmp_path)
+    dock = Teach(viewer)
+    dock.add.click()
+    assert "slices are reviewed" in dock.message.text()
+    assert not dock.start.isEnabled()
+    review.session.say([1, 2, 3, 5], ACCEPTED)
+    dock.add.click()
+    assert "16 of 16 slices" in dock.message.text()
+    assert dock.volumes.count() == 2
+    assert dock.start.isEnabled()
+    before = dock.network.count()
+    network = tmp_path / "run_1" / "checkpoints" / "isg_mask_rcnn_best.pth"
+    network.parent.mkdir(parents=True)
+    network.touch()
+    networks.offer(network)
+    assert dock.network.count() == before + 1
+    assert dock.network.currentText() == "taught: run_1"
+    networks._taught.clear()
+    dock.close()
+
+
+def test_nothing_is_edited_without_a_review(viewer: Any) -> None:
+    from isgseg.napari.proofread_dock import Proofread
+
+    dock = Proofread(viewer)
+    assert "no labels yet" in dock.form.status.text()
+    assert not dock.form.buttons["accept"].isEnabled()
+    dock._act(dock.accept)
+    assert "press Begin" in dock.form.message.text()
+    assert editing.HEIGHTS[0] > editing.HEIGHTS[1]
+    dock.close()
