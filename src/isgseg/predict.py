@@ -23,7 +23,7 @@ from isgseg.batch.work import Item, Row, Work
 from isgseg.command import command
 from isgseg.config import plain
 from isgseg.errors import InputError
-from isgseg.inference.manifest import MARK, Manifest, read_content, read_manifest
+from isgseg.inference.manifest import Manifest, read_content, read_manifest
 from isgseg.inference.replay import replayed, tell_replay
 from isgseg.io.paths import sha256, user_path
 
@@ -103,15 +103,12 @@ def plan(cfg: DictConfig) -> Work[Labelling]:
     Raises:
         InputError: see `predict`.
     """
-    from isgseg.inference.outputs import check_format, plan_outputs
+    from isgseg.inference.outputs import plan_outputs
     from isgseg.inference.replay import check_replay
-    from isgseg.io.ome_zarr_labels import check_place_for_labels
     from isgseg.io.pairing import find_images
     from isgseg.io.volumes import stem
     from isgseg.models.locate import find_model
 
-    check_format("zarr" if cfg.into_zarr else cfg.format)
-    check_format(cfg.format)
     volumes = find_images(cfg.volumes)
     folder = Path(cfg.output_dir)
     told = None if cfg.manifest is None else read_manifest(user_path(cfg.manifest))
@@ -119,7 +116,8 @@ def plan(cfg: DictConfig) -> Work[Labelling]:
         common = describe(cfg, find_model(cfg.ckpt_path))
     common = replace(common, warnings=warnings)
     items, todo, failed = [], [], dict[str, str]()
-    for volume, outputs in zip(volumes, plan_outputs(volumes, folder, cfg.format), strict=True):
+    planned = plan_outputs(volumes, folder, cfg.format, into_zarr=cfg.into_zarr)
+    for volume, outputs in zip(volumes, planned, strict=True):
         record = record_path(folder, stem(volume), "predict")
         item = Labelling(volume, outputs.labels, record, outputs, common)
         items.append(item)
@@ -134,8 +132,7 @@ def plan(cfg: DictConfig) -> Work[Labelling]:
         if outputs.is_complete(here.deciding(), cfg.overwrite):
             log.info("%s: kept %s, which is complete", volume, outputs.labels)
         else:
-            if cfg.into_zarr:
-                check_place_for_labels(volume, MARK, overwrite=cfg.overwrite)
+            outputs.check_image(cfg.overwrite)
             todo.append(replace(item, manifest=here))
     work = Work("predict", folder, items, todo, labelled_rows, failed)
     work.check()
@@ -160,7 +157,6 @@ def predict_file(predictor: Predictor, item: Labelling, warnings: Sequence[str] 
     from isgseg.hardware import device_name, pick_device
     from isgseg.io.folders import locked
     from isgseg.io.formats import parse_voxel_size
-    from isgseg.io.ome_zarr_labels import add_labels
     from isgseg.io.volumes import Volume, open_volume
 
     start = time.perf_counter()
@@ -192,9 +188,6 @@ def predict_file(predictor: Predictor, item: Labelling, warnings: Sequence[str] 
             warnings=[*manifest.warnings, *warnings, *own],
         )
         made = outputs.write(granules.labels, size, table, made)
-        if manifest.config["into_zarr"]:
-            place = add_labels(path, granules.labels, size, {"isgseg": made.plain()})
-            log.info("%s: the labels are in %s too", path, place)
     log.info(
         "%s: %d granules in %.0f s, written to %s", path, len(table), made.seconds, outputs.labels
     )

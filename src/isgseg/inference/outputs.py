@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +18,12 @@ import pandas as pd
 
 from isgseg.analysis.granules import write_table
 from isgseg.errors import InputError, InputFileExistsError, one_of
-from isgseg.inference.manifest import LabelHash, Manifest, deciding, hash_labels, read_content
+from isgseg.inference.manifest import MARK, LabelHash, Manifest, deciding, hash_labels, read_content
 from isgseg.instances.runs import RunLabels
 from isgseg.io.atomic import remove_tree, replacing
 from isgseg.io.formats import Array
 from isgseg.io.ome_zarr import zarr_library
+from isgseg.io.ome_zarr_labels import add_labels, check_place_for_labels
 from isgseg.io.ome_zarr_writing import Version
 from isgseg.io.volumes import open_volume, stem, write_volume
 
@@ -41,6 +42,7 @@ class Outputs:
         manifest: `<stem>_labels.json`: checkpoint, volume and settings that they were made with.
         origin: `<stem>_granules.json`, which the last release wrote in place of the manifest.
         zarr: version of OME-Zarr, where labels are one; the manifest is in its attributes too.
+        image: an OME-Zarr image into which the labels are written too; None: none.
     """
 
     labels: Path
@@ -48,10 +50,11 @@ class Outputs:
     manifest: Path
     origin: Path
     zarr: Version = "0.5"
+    image: Path | None = field(default=None, compare=False)
 
     @classmethod
-    def of(cls, volume: Path, folder: Path, format: str) -> Outputs:
-        """Those of a volume; `format` is that of `conf/predict.yaml`."""
+    def of(cls, volume: Path, folder: Path, format: str, *, into_zarr: bool = False) -> Outputs:
+        """Those of a volume; `format` and `into_zarr` are those of `conf/predict.yaml`."""
         name, (suffix, _, version) = stem(volume), format.partition("-")
         return cls(
             folder / f"{name}_labels.{suffix}",
@@ -59,6 +62,7 @@ class Outputs:
             folder / f"{name}_labels.json",
             folder / f"{name}_granules.json",
             "0.4" if version == "0.4" else "0.5",
+            volume if into_zarr else None,
         )
 
     def former(self) -> dict[str, Any] | None:
@@ -108,6 +112,11 @@ class Outputs:
             f"{self.manifest.name}); set overwrite=true or another output_dir"
         )
 
+    def check_image(self, overwrite: bool) -> None:
+        """Whether the labels may be written into the image too; see `check_place_for_labels`."""
+        if self.image is not None:
+            check_place_for_labels(self.image, MARK, overwrite=overwrite)
+
     def write(
         self,
         labels: Array | RunLabels,
@@ -130,8 +139,15 @@ class Outputs:
             InputError: the folder cannot be written.
         """
         written = self.write_beside(hash_labels(labels), table, manifest)
-        zarr = {"labels": True, "version": self.zarr, "attributes": {"isgseg": written.plain()}}
+        zarr: dict[str, Any] = {
+            "labels": True,
+            "version": self.zarr,
+            "attributes": {"isgseg": written.plain()},
+        }
         write_volume(self.labels, labels, voxel_size, **zarr)
+        if self.image is not None:
+            place = add_labels(self.image, labels, voxel_size, zarr["attributes"])
+            log.info("%s: the labels are in %s too", self.image, place)
         return written
 
     def write_beside(self, labels_sha256: str, table: pd.DataFrame, manifest: Manifest) -> Manifest:
@@ -179,15 +195,19 @@ class Outputs:
             )
 
 
-def plan_outputs(volumes: Sequence[Path], folder: Path, format: str) -> list[Outputs]:
+def plan_outputs(
+    volumes: Sequence[Path], folder: Path, format: str, *, into_zarr: bool = False
+) -> list[Outputs]:
     """Where each volume's results go.
 
     Raises:
-        InputError: two volumes would share a file.
+        InputError: two volumes would share a file, or the format needs what is not installed.
     """
+    for name in (format, "zarr") if into_zarr else (format,):
+        check_format(name)
     planned: list[Outputs] = []
     for volume in volumes:
-        outputs = Outputs.of(volume, folder, format)
+        outputs = Outputs.of(volume, folder, format, into_zarr=into_zarr)
         if outputs in planned:
             raise InputError(
                 f"{volumes[planned.index(outputs)]} and {volume} would both be written to "
