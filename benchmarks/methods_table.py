@@ -15,7 +15,6 @@ COSTS = (
     "training, min",
     "steps",
     "prediction, s a slice",
-    "start, s",
     "memory, MB",
 )
 PEERS = ("stardist", "log")
@@ -143,7 +142,6 @@ def cost_row(row: Mapping[str, Any]) -> list[str]:
         "none" if train["cost"] is None else f"{train['cost'][1] / 60:.1f}",
         str(train.get("steps") or ""),
         f"{predict['seconds_a_slice']:.2f}",
-        f"{predict['start_seconds']:.0f}",
         f"{predict['memory_mb']:,.0f}",
     ]
 

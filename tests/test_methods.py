@@ -54,7 +54,7 @@ def row(
         "merges": 2,
         "by_diameter": bins,
     }
-    predict = {"seconds_a_slice": seconds, "start_seconds": 4.0, "memory_mb": 1000.0}
+    predict = {"seconds_a_slice": seconds, "memory_mb": 1000.0}
     train = {"cost": cost, "steps": 100}
     return {"title": title, "scores": scores, "train": train, "predict": predict, "minutes": 16.0}
 
@@ -145,7 +145,7 @@ def test_the_section_has_a_line_for_each_method() -> None:
     }
     text = section(content)
     assert "| U-Net | 0.800 | 0.800 | 0.800 | 0.700 | -5.0% | 1 | 2 |" in text
-    assert "| LoG | none | 100 | 0.05 | 4 | 1,000 |" in text
+    assert "| LoG | none | 100 | 0.05 | 1,000 |" in text
     assert "16 minutes" in text
     assert "Nothing" in section(None)
 
