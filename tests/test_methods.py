@@ -130,7 +130,7 @@ def test_the_numbers_compare_the_second_method_and_the_best_peer() -> None:
     }
     module("methods_table").fill(result, rows)
     found = {number["name"]: number["value"] for number in result.numbers}
-    assert found["U-Net: F1 less that of Mask R-CNN"] == pytest.approx(-0.01)
+    assert found["F1 of Mask R-CNN less the U-Net's"] == pytest.approx(0.01)
     assert found["best of isgseg: F1 less the best peer's"] == pytest.approx(0.2)
     assert found["best of isgseg: time of prediction over the best peer's"] == pytest.approx(0.8)
 
