@@ -28,6 +28,7 @@ from record import Result, add_output
 from scipy import ndimage as ndi
 from scipy.optimize import linear_sum_assignment
 
+from isgseg.inference.map_segmentation import MapSegmenter, find_granules
 from isgseg.inference.masks import label_slice
 from isgseg.inference.predictor import Predictor
 from isgseg.io.volumes import Volume
@@ -129,11 +130,21 @@ def find(predictor: Predictor, image: Floats) -> tuple[Floats, Floats]:
         (N, 2) centres of mass (y, x) of the masks, pixels, and (N,) scores.
     """
     volume = Volume(image[None].astype(np.float32), None)
-    detector: Any = predictor.method
-    (found,) = detector.model.detect(volume.data, predictor.normalizer(volume), WEAKEST)
-    labels, scores = label_slice(
-        found["masks"], found["mask_boxes"], found["scores"], image.shape, threshold=WEAKEST
-    )
+    method: Any = predictor.method
+    if isinstance(method, MapSegmenter):
+        maps = method.maps(volume, predictor.normalizer(volume))
+        thresholds = method.thresholds._replace(object=WEAKEST)
+        granules = find_granules(*maps, thresholds, method.settings, None)
+        labels, scores = granules.labels[0], granules.score
+    else:
+        (found,) = method.model.detect(volume.data, predictor.normalizer(volume), WEAKEST)
+        labels, scores = label_slice(
+            found["masks"],
+            found["mask_boxes"],
+            found["scores"],
+            image.shape,
+            threshold=WEAKEST,
+        )
     centres = ndi.center_of_mass(labels > 0, labels, np.arange(1, len(scores) + 1))
     return np.array(centres, dtype=np.float64).reshape(-1, 2), scores
 

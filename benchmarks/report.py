@@ -1,4 +1,4 @@
-"""Makes `benchmarks/README.md`, and tables of the model card and of README.md, of `results/*.json`.
+"""Makes `benchmarks/README.md`, and tables of README.md and of pages in docs/, of `results/*.json`.
 
 Run `python benchmarks/report.py` after a benchmark has written its result. Nothing stands in the
 page that no result file holds; a test compares the two.
@@ -11,10 +11,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from methods_table import section as methods_section
 from record import GROUPS, RESULTS, ROOT, check, reached
 
 PAGE = ROOT / "benchmarks" / "README.md"
 CARD = ROOT / "docs" / "model_card.md"
+METHODS = ROOT / "docs" / "methods.md"  # shows the result file of its name
 FRONT = ROOT / "README.md"
 NETWORKS = ("shipped_network", "shipped_unet")  # the result files that the model card shows
 BEGIN, END = "<!-- begin: benchmarks/report.py -->", "<!-- end -->"
@@ -52,12 +54,14 @@ Older measurements, ablations and negative results are in [notes/](notes/).
 
 
 def main() -> None:
-    """Writes the page, the card and the front page's table."""
+    """Writes the page, the card, the table of methods and the front page's table."""
     results = read_results()
     PAGE.write_text(page(results))
     CARD.write_text(with_section(CARD.read_text(), card_section(results)))
+    section = methods_section(results.get(METHODS.stem))
+    METHODS.write_text(with_section(METHODS.read_text(), section))
     FRONT.write_text(with_section(FRONT.read_text(), front_section(results)))
-    made = ", ".join(str(path.relative_to(ROOT)) for path in (PAGE, CARD, FRONT))
+    made = ", ".join(str(path.relative_to(ROOT)) for path in (PAGE, CARD, METHODS, FRONT))
     print(f"{len(results)} results: {made}")
 
 

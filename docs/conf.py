@@ -37,13 +37,19 @@ exclude_patterns = ["_static"]
 templates_path: list[str] = []
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 4
-suppress_warnings = ["myst.header"]  # copied pages may begin at any level
+suppress_warnings = ["myst.header", "toc.empty_glob"]
 nitpicky = False
 autodoc_typehints = "signature"  # "description" breaks on names that end in _
+autodoc_type_aliases = {
+    name: name.rpartition(".")[2]
+    for name in ("npt.ArrayLike", "Array", "Labels", "Floats", "Ints", "VoxelSize")
+}
+default_role = "literal"  # docstrings write code as Markdown does
 autodoc_member_order = "bysource"
 autodoc_class_signature = "separated"
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
+napoleon_attr_annotations = False  # types that end in _ would be taken for links
 copybutton_exclude = ".linenos, .gp, .go"
 pygments_style = "friendly"
 pygments_dark_style = "monokai"

@@ -20,6 +20,7 @@ from isgseg.analyse import plan as plan_analyses
 from isgseg.batch.launch import Batch, launch, launcher_of
 from isgseg.batch.records import collected_warnings, note_failure, read_record, recorded
 from isgseg.batch.tasks import all_awaited
+from isgseg.batch.work import Item, Work
 from isgseg.errors import InputError
 from isgseg.inference.manifest import read_manifest
 from isgseg.inference.method import Granules
@@ -178,7 +179,7 @@ def test_a_launcher_is_for_volumes_unless_there_is_another_sweep(
 def volumes_of(argv: list[str], key: str) -> list[str]:
     """The volumes of Hydra's sweep, of whose values each is a list of one."""
     (sweep,) = [word for word in argv if word.startswith(f"++{key}=")]
-    override = OverridesParser.create().parse_override(sweep)
+    override: Any = OverridesParser.create().parse_override(sweep)
     if not override.is_sweep_override():
         return [str(item) for item in override.value()]
     return [choice[0].text for choice in override.sweep_iterator(lambda choice: choice)]
@@ -231,14 +232,38 @@ def test_without_a_folder_all_tasks_share_a_new_one(
     tmp_path: Path,
     segment: list[str],
     monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    typed = [f"volumes={cells}", f"paths.root={tmp_path}/outputs", "progress=false"]
+    typed = [f"volumes={cells}", f"paths.root={tmp_path}/outputs", "device=cpu"]
     monkeypatch.setattr(sys, "argv", ["isgseg-predict", *typed])
     with pytest.raises(InputError, match="3 of 3"):
         launch("predict", typed, Batch("volumes", plan), "joblib", lambda: None)
+    assert "isgseg-predict: 0 of 3 finished, 0 failed" in capsys.readouterr().out
     (folder,) = (tmp_path / "outputs" / "predict").iterdir()
     assert f"output_dir='{folder}'" in sys.argv
     assert summary(folder)["status"].tolist() == ["failed"] * 3
+
+
+def test_a_launcher_that_starts_nothing_is_one_error(
+    cells: Path, tmp_path: Path, segment: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    typed = options(cells, out)
+    monkeypatch.setattr(sys, "argv", ["isgseg-predict", *typed])
+
+    def refused() -> None:
+        raise RuntimeError("sbatch: error: invalid partition specified: gpus")
+
+    with pytest.raises(InputError, match=r"did not start the tasks: .*invalid partition"):
+        launch("predict", typed, Batch("volumes", plan), "submitit_slurm", refused)
+    assert not out.exists()
+
+
+def test_of_many_failures_the_first_are_named(tmp_path: Path) -> None:
+    item = Item(tmp_path / "a.mrc", tmp_path / "a_labels.tif", tmp_path / "a.json")
+    work = Work("predict", tmp_path, [item] * 30, [item] * 30, lambda _folder: [])
+    with pytest.raises(InputError, match=r"9\.mrc \(no\) and 20 more; see .*summary\.csv"):
+        work.finish({f"{number}.mrc": "no" for number in range(30)})
 
 
 def test_all_tasks_are_awaited_though_one_died(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import re
 import shlex
+import tomllib
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
 from conftest import ROOT
 from hydra import compose, initialize_config_dir
 
+import isgseg
 from isgseg.config import CONFIG_DIR, checked
 from isgseg.overrides import modernize, with_key
 
@@ -54,11 +57,25 @@ def test_words_are_the_standard_ones(path: Path) -> None:
 def test_every_page_is_in_the_index() -> None:
     """The index of the site lists each page, or a pattern that holds it."""
     docs = ROOT / "docs"
-    listed = re.findall(r"^([\w/]+)$", (docs / "index.md").read_text(), re.MULTILINE)
+    listed = re.findall(r"^([\w/*]+)$", (docs / "index.md").read_text(), re.MULTILINE)
     pages = {
         path.relative_to(docs).with_suffix("").as_posix() for path in PAGES if docs in path.parents
     }
-    assert not sorted(pages - set(listed) - {"index"})
+    assert not [p for p in sorted(pages - {"index"}) if not any(fnmatch(p, e) for e in listed)]
+
+
+def test_every_extra_is_told_of() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"][
+        "optional-dependencies"
+    ]
+    text = (ROOT / "docs" / "start" / "install.md").read_text()
+    assert not [extra for extra in extras if f"`{extra}`" not in text]
+
+
+def test_the_version_is_said_alike() -> None:
+    version = isgseg.__version__
+    assert f"version: {version}\n" in (ROOT / "CITATION.cff").read_text()
+    assert f"## {version} - " in (ROOT / "CHANGELOG.md").read_text()
 
 
 def test_every_file_that_reliability_names_exists() -> None:
@@ -80,6 +97,7 @@ def test_the_map_names_every_folder_of_the_package() -> None:
 def test_the_map_names_every_benchmark() -> None:
     text = (ROOT / "CONTRIBUTING.md").read_text()
     parts = {"console", "contenders", "record", "report"}
+    parts |= {"methods_rows", "methods_cost", "methods_table"}
     scripts = {path.stem for path in (ROOT / "benchmarks").glob("*.py")} - parts
     assert not [script for script in sorted(scripts) if f"`{script}.py`" not in text]
 
@@ -111,7 +129,9 @@ def test_every_command_line_is_accepted(path: Path) -> None:
             command = program.removeprefix("isgseg-")
             if "--help" in typed or "--config-dir" in typed or "$" in line:
                 continue  # of a folder of the reader's, or of a loop, which the tutorials run
-            typed = [part for part in typed if not part.startswith("hydra.") and part != "-m"]
+            typed = [
+                part for part in typed if not part.startswith(("hydra.", "hydra/")) and part != "-m"
+            ]
             if "-m" in line.split():  # one value of the sweep
                 typed = [re.sub(r"(=[^,\[]+),.*", r"\1", part) for part in typed]
             arguments, old = modernize(command, with_key(FILES.get(command, ""), typed))

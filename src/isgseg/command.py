@@ -58,17 +58,17 @@ def command(
                 _print_help(name)
                 return
             try:
-                arguments, old_names = modernize(name, with_key(files, sys.argv[1:]))
-                sys.argv[1:] = arguments_of(arguments)
-                if batch is not None and _launched(name, batch, function, old_names):
-                    return
-            except InputError as error:
-                stop(name, error)
-            job = functools.partial(_job, name, function, old_names)
-            try:
-                with without_files(name) as more:
-                    sys.argv[1:] += more
-                    _run_hydra(name, job)
+                try:
+                    arguments, old_names = modernize(name, with_key(files, sys.argv[1:]))
+                    sys.argv[1:] = arguments_of(arguments)
+                    done = batch is not None and _launched(name, batch, function, old_names)
+                except InputError as error:
+                    stop(name, error)
+                if not done:
+                    job = functools.partial(_job, name, function, old_names)
+                    with without_files(name) as more:
+                        sys.argv[1:] += more
+                        _run_hydra(name, job)
             except KeyboardInterrupt:
                 print(f"isgseg-{name}: interrupted", file=sys.stderr)
                 raise SystemExit(128 + signal.SIGINT) from None

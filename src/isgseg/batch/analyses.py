@@ -48,7 +48,8 @@ def plan_analyses(cfg: DictConfig, endings: Mapping[str, str]) -> Work[Analysis]
         InputError: labels or structures cannot be told apart, or a file is in the way.
     """
     folder = Path(str(cfg.output_dir)).expanduser()
-    items, todo = [], []
+    items: list[Analysis] = []
+    todo: list[Analysis] = []
     pairs = labels_of(cfg.volume, cfg.labels)
     _check_structures(cfg, len(pairs))
     for volume, labels in pairs:

@@ -17,8 +17,8 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from isgseg.batch.progress import progress_of
-from isgseg.batch.records import note_failure, read_record, reason_of, renew
+from isgseg.batch.progress import changed, progress_of
+from isgseg.batch.records import note_failure, one_line, read_record, reason_of, renew
 from isgseg.batch.tasks import all_awaited, plain_logging
 from isgseg.batch.work import Item, Work
 from isgseg.errors import InputError
@@ -75,7 +75,6 @@ def launch(
     with plain_logging():
         cfg, typed = _composed(name, typed)
         work = batch.plan(cfg)
-        work.check()
         kept = len(work.items) - len(work.todo) - len(work.failed)
         log.info("%d volumes: %d to do, %d are complete", len(work.items), len(work.todo), kept)
         for item in work.todo:
@@ -84,28 +83,44 @@ def launch(
                 log.info("%s once more; it failed: %s", item.volume, reason_of(former))
                 renew(item.record)
         failed = dict(work.failed)
+        before = {item.done: changed(item.done) for item in work.todo}
         if work.todo:
             typed += batch.for_tasks(cfg) if batch.for_tasks else []
             sys.argv[1:] = _tasks(typed, batch.key, work.todo, launcher, cfg)
             with progress_of(work, shown=bool(cfg.get("progress", True))):
-                outcomes = _run(run)
+                outcomes, fault = _run(run)
+            if fault is not None and not any(map(_is_begun, work.todo, before.values())):
+                raise InputError(f"hydra/launcher={launcher} did not start the tasks: {fault}")
     with plain_logging():
         for number, item in enumerate(work.todo):
-            why = _why(item, outcomes[number] if number < len(outcomes) else None)
+            outcome = outcomes[number] if number < len(outcomes) else fault
+            why = _why(work.command, item, before[item.done], outcome)
             if why is not None:
                 failed[str(item.volume)] = why
         work.finish(failed, always=True)
 
 
-def _why(item: Item, outcome: str | None) -> str | None:
-    """Why a volume has no results; None where it has. A task that was killed has left no reason."""
+def _is_begun(item: Item, before: int | None) -> bool:
+    """Whether a task has left anything of a volume."""
+    return changed(item.done) != before or read_record(item.record) is not None
+
+
+def _why(command: str, item: Item, before: int | None, outcome: str | None) -> str | None:
+    """Why a volume has no results; None where it has. A task that was killed has left no reason.
+
+    Args:
+        command: such as `predict`.
+        item: the volume.
+        before: when its results were changed last before the tasks began.
+        outcome: what the launcher knows.
+    """
     record = read_record(item.record)
     if record is not None and record.get("status") == "failed":
         return reason_of(record)
-    if item.done.exists() and record is None and outcome is None:
+    if record is None and changed(item.done) not in (None, before):
         return None
     why = outcome or "its task ended without a result; see its log in the folder of this run"
-    note_failure(item.record, item.record.stem.split("_")[-2], item.volume, why)
+    note_failure(item.record, command, item.volume, why)
     return why
 
 
@@ -147,17 +162,20 @@ def _tasks(
     return ["--multirun", *flags, *(word for word in kept if word not in flags), *added]
 
 
-def _run(run: Callable[[], None]) -> list[str | None]:
-    """Runs the tasks and returns for each why it has failed, as far as that is known."""
+def _run(run: Callable[[], None]) -> tuple[list[str | None], str | None]:
+    """Runs the tasks.
+
+    Returns:
+        For each task why it has failed, as far as that is known; and what made the launcher fail.
+    """
     outcomes: list[str | None] = []
     with all_awaited(outcomes):
         try:
             run()
-        except KeyboardInterrupt:
-            raise
-        except Exception:
-            log.exception("The launcher failed")
-    return outcomes
+        except Exception as error:
+            log.debug("Where the launcher failed:", exc_info=error)
+            return outcomes, one_line(error)
+    return outcomes, None
 
 
 def _check_plugin(launcher: str) -> None:

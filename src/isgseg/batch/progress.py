@@ -27,16 +27,22 @@ def progress_of(work: Work[Any], shown: bool = True) -> Iterator[None]:
         return
     from tqdm import tqdm
 
-    before = {item.done: _changed(item.done) for item in work.todo}
+    told = [(-1, -1)]
+    before = {item.done: changed(item.done) for item in work.todo}
     ended = threading.Event()
-    bar = tqdm(total=len(work.items), desc=f"isgseg-{work.command}", unit="volume")
+    name, whole = f"isgseg-{work.command}", len(work.items)
+    bar = tqdm(total=whole, desc=name, unit="volume", disable=None)  # no bar in a file
 
     def look() -> None:
-        done = [item for item in work.todo if _changed(item.done) not in (None, before[item.done])]
+        done = [item for item in work.todo if changed(item.done) not in (None, before[item.done])]
         records = [read_record(item.record) for item in work.todo]
         failed = [record for record in records if record and record.get("status") == "failed"]
-        bar.n = len(work.items) - len(work.todo) + len(done) + len(failed)
-        bar.set_postfix_str(f"{len(failed) + len(work.failed)} failed")
+        finished, gone = whole - len(work.todo) + len(done), len(failed) + len(work.failed)
+        if bar.disable and (finished, gone) != told[-1]:
+            print(f"{name}: {finished} of {whole} finished, {gone} failed", flush=True)
+        told.append((finished, gone))
+        bar.n = finished + len(failed)
+        bar.set_postfix_str(f"{gone} failed")
 
     def watch() -> None:
         while not ended.wait(_PAUSE):
@@ -54,7 +60,7 @@ def progress_of(work: Work[Any], shown: bool = True) -> Iterator[None]:
         bar.close()
 
 
-def _changed(path: Path) -> int | None:
+def changed(path: Path) -> int | None:
     """When a file was changed last, in ns; None where it is not there."""
     try:
         return path.stat().st_mtime_ns

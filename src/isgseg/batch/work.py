@@ -16,6 +16,7 @@ if TYPE_CHECKING:  # pandas takes a second to import, and --help should not wait
     import pandas as pd
 
 log = logging.getLogger(__name__)
+_LISTED = 10  # volumes that a message names
 
 
 @dataclass(frozen=True)
@@ -127,7 +128,9 @@ class Work(Generic[Kind]):
                 log.error("%s", error)
         if failed:
             word = {"predict": "labelled", "analyse": "analysed"}[self.command]
-            reasons = "; ".join(f"{name} ({why})" for name, why in failed.items())
+            reasons = "; ".join(f"{name} ({why})" for name, why in list(failed.items())[:_LISTED])
+            if len(failed) > _LISTED:
+                reasons += f" and {len(failed) - _LISTED} more; see {self.summary}"
             raise InputError(
                 f"{len(failed)} of {len(self.items)} volumes were not {word}: {reasons}"
             )

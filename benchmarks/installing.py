@@ -1,6 +1,6 @@
 """The size of the package, how long imports take, and how many packages come with it.
 
-Run `OMP_NUM_THREADS=1 python benchmarks/packaging.py --output benchmarks/results/packaging.json`.
+Run `OMP_NUM_THREADS=1 python benchmarks/installing.py --output benchmarks/results/installing.json`.
 It builds wheel and sdist, installs the wheel into an empty environment, and asks pip what an
 installation of isgseg, cellpose and stardist would bring (`pip install --dry-run`), which needs a
 package index. Numbers of the others are those of the versions that pip chose.
