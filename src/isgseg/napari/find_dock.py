@@ -26,7 +26,7 @@ from isgseg.napari import networks
 from isgseg.napari.charts import Histogram
 from isgseg.napari.finding import Found
 from isgseg.napari.layers import IMAGE, LayerChoice, about, file_of, voxel_size_of
-from isgseg.napari.reading import features, in_nm
+from isgseg.napari.reading import features
 from isgseg.napari.searching import Search
 
 WHOLE, IN_VIEW = "the whole volume", "slices in view"
@@ -118,12 +118,13 @@ class FindGranules(QWidget):
         self.result = None
         empty = np.zeros(image.data.shape, np.uint16)
         known = {"voxel_size": size, "tomogram": file_of(image)}
-        settings = {"scale": image.scale, "units": image.units, "translate": image.translate}
         self.layer = self.viewer.add_labels(
             empty,
             name=f"{image.name}_labels",
             metadata={"isgseg": known},
-            **(settings | (in_nm(size) if size else {})),
+            scale=image.scale,
+            units=image.units,
+            translate=image.translate,
         )
         self.search = Search(np.asarray(image.data), size, network, slices)
         self.search.slice_done.connect(self._show_slice)

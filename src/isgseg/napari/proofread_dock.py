@@ -76,12 +76,12 @@ class Proofread(Actions):
             self.outline = self.viewer.add_labels(
                 self.session.offered,
                 name=f"{layer.name} (offered)",
-                contour=1,
                 visible=False,
                 scale=layer.scale,
                 units=layer.units,
                 translate=layer.translate,
             )
+            self.outline.contour = 1
             self.outline.show_selected_label = True
             self.outline.editable = False
         self.viewer.layers.selection.active = layer
