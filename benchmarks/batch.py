@@ -152,7 +152,11 @@ def accounted(log: str) -> pd.DataFrame:
     folder = next(line.split()[-1] for line in log.splitlines() if "sweep output dir" in line)
     jobs = [path.name for path in Path(folder, ".submitit").iterdir() if path.name[0].isdigit()]
     command = ["sacct", "-X", "-n", "-P", "-o", "JobID,Submit,Start,End", "-j", ",".join(jobs)]
-    lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    for _ in range(60):  # the accounts come a little later
+        lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+        if "Unknown" not in "".join(lines):
+            break
+        time.sleep(1)
     rows = [line.split("|") for line in lines]
     return pd.DataFrame(
         [[datetime.fromisoformat(text).astimezone() for text in row[1:]] for row in rows],

@@ -46,7 +46,9 @@ def main() -> None:
         first.kill()
         first.wait()
         start = time.perf_counter()
-        again = subprocess.run(command, capture_output=True, text=True, check=True)
+        again = subprocess.run(command, capture_output=True, text=True, check=False)
+        if again.returncode:
+            raise RuntimeError(again.stderr + again.stdout)
         seconds = time.perf_counter() - start
         table = pd.read_csv(sweep / "trials.csv")
         folders = sum(path.name.isdigit() for path in sweep.iterdir())

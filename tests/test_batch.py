@@ -296,6 +296,15 @@ def test_a_launcher_that_is_not_installed_is_said(monkeypatch: pytest.MonkeyPatc
         launch("predict", [], Batch("volumes", plan), "submitit_slurm", lambda: None)
 
 
+def test_a_volume_beyond_memory_is_no_damaged_file(tmp_path: Path) -> None:
+    from isgseg.io.damage import described
+
+    error = MemoryError("Unable to allocate 2.50 GiB for an array with shape (40, 4096, 4096)")
+    assert described(tmp_path / "none.mrc", error).endswith(
+        "; give it more memory, or cut the volume"
+    )
+
+
 def test_a_folder_holds_volumes_sorted_by_name(cells: Path) -> None:
     names = [path.name for path in find_volumes(cells)]
     assert names == ["cell1.mrc", "cell1_labels.mrc", "cell2.mrc", "cell10.mrc"]

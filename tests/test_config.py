@@ -170,7 +170,7 @@ NAN = float("nan")
         ("predict", "fast", "abc", "true or false"),
         ("predict", "tta", 3, "1, 2, 4 or 8 or null"),
         ("predict", "device", "foo", "cuda"),
-        ("predict", "format", "png", "tif or mrc"),
+        ("predict", "format", "png", "tif, mrc, zarr or zarr-0.4"),
         ("predict", "normalization", {"method": "percentile", "low": 9, "high": 3}, "low"),
         ("predict", "normalization", {"method": "average"}, "mode, window"),
         ("predict", "normalization", {"method": "mode", "pwer": 2}, "did you mean power"),

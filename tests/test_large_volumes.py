@@ -216,12 +216,15 @@ def test_memory_is_a_few_slices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(RunLabels, "windows", lambda labels: windows(labels, 2**17))
     labels = balls(3, 3, side=96, count=3)[1][1]
     path, peaks = tmp_path / "cell.npy", {}
+    window = Normalization(method="window", low=900, high=1700)
     for depth in (10, 40, 160):  # what the first imports does not count
         rises = (np.arange(depth) % 20 < 12)[:, None, None]
         np.save(path, np.where(rises & (labels > 0), 1600, 1000).astype(np.float32))
         tracemalloc.start()
         volume = open_volume(path)
-        granules = predictor().segment(volume, "cell")
+        found = predictor()
+        found.normalization = window  # percentiles are of all voxels up to four million
+        granules = found.segment(volume, "cell")
         table = granule_table(granules.labels, volume.data)
         write_volume(tmp_path / "labels.tif", granules.labels, None)
         peaks[depth] = tracemalloc.get_traced_memory()[1]

@@ -335,7 +335,7 @@ def test_a_bad_volume_does_not_keep_the_others_back(
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("format=png", "must be tif or mrc"),
+        ("format=png", "must be tif, mrc, zarr or zarr-0.4"),
         ("volumes=nowhere.mrc", "nowhere"),
         ("normalization={method:median}", "must be mode, window, percentile or slice"),
         ("precision=64", "choose auto"),

@@ -144,7 +144,7 @@ def sweep_config(folder: Path, *task: str, trials: int = 5) -> Any:
         {
             "task_name": "train",
             "hydra": {
-                "overrides": {"task": list(task)},
+                "overrides": {"task": list(task), "hydra": []},
                 "sweep": {"dir": str(folder), "subdir": "x"},
                 "sweeper": {
                     "study_name": "s",
@@ -179,8 +179,8 @@ def test_a_sweep_asks_for_what_is_missing_and_runs_interrupted_trials_again(
     ResumableSweep().on_multirun_start(config)
     assert config.hydra.sweeper.n_trials == 3
     assert config.hydra.sweeper.sampler.seed == 10  # other draws than those of the beginning
-    subdir = OmegaConf.to_container(config.hydra.sweep)["subdir"]  # type: ignore[index,call-overload]
-    assert subdir == "${isgseg.sum:${hydra.job.num},3}"
+    typed = OmegaConf.to_container(config.hydra.overrides.hydra)
+    assert typed == ["hydra.sweep.subdir='${isgseg.sum:${hydra.job.num},3}'"]
     again = study.ask()
     assert again.number == lost.number
     assert again.params == lost.params

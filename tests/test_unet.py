@@ -499,6 +499,7 @@ def test_the_u_net_of_the_package_finds_granules_and_starts_a_training(
     monkeypatch.setattr(platformdirs, "user_data_path", lambda name: tmp_path / "user" / name)
     cell = make_phantom(6, shape=(24, 256, 256), voxel_size=(33.0, 33.0))
     segmenter = isgseg.create_segmenter("sxt", "isg_instance", device="cpu").load_model()
+    assert isinstance(segmenter, isgseg.segmenter.NetworkSegmenter)
     found = segmenter.predict(cell.volume, threshold=None, voxel_size=33.0, progress=False)
     assert "has never seen a real cell" in caplog.text
     # Measured with the network of this release: 21 of 30, and 7 others.

@@ -10,9 +10,10 @@ from isgseg.io.formats import available_memory
 from isgseg.models.settings import Thresholds, TrainingMetadata
 
 log = logging.getLogger(__name__)
-# Bytes of a voxel that are in memory at once, beside the volume.
-LABEL_BYTES = 2  # labels of each axis, and of what they agree on
-MAPS_BYTES = 26
+# Bytes a voxel that are in memory at once, beside the volume, by tracemalloc.
+LABEL_BYTES = 2  # labels of one axis
+AGREED_BYTES = 10  # what these agree on, while it is split
+MAPS_BYTES = 15  # maps, and labels while they are split
 _RATIO = 1.25  # between voxel sizes, from which on granules are too large or too small
 
 
@@ -110,7 +111,7 @@ def tell_memory(name: str, voxels: int, itemsize: int, axes: str, *, maps: bool)
         axes: across which it is sliced.
         maps: whether the method makes maps of it, as a U-Net does.
     """
-    each = itemsize + (MAPS_BYTES if maps else LABEL_BYTES * (len(axes) + 1))
+    each = itemsize + (MAPS_BYTES if maps else LABEL_BYTES * len(axes) + AGREED_BYTES)
     free = available_memory()
     there = "" if free is None else f"; {free / 1e9:.1f} GB are free"
     log.info(

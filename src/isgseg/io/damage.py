@@ -24,6 +24,7 @@ _KINDS = {
 }
 _MAP = slice(208, 212)  # of an MRC header, the letters MAP
 _REMEDIES = {  # what a library says, and what would be right
+    "Unable to allocate": "give it more memory, or cut the volume",  # what numpy's MemoryError says
     "Unrecognised mode": "save it with mode 0, 1, 2, 6 or 12 (whole numbers or floats)",
     "imagecodecs": "save it uncompressed or with deflate, or install imagecodecs",
     "complex": "save real numbers",

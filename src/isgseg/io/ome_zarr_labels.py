@@ -86,6 +86,7 @@ def add_labels(
 def _list(folder: Path, version: Version) -> None:
     """Names the labels in the group of all labels, which is made where it is not there."""
     names = [str(name) for name in ome_attributes(folder).get("labels", [])]
+    content: dict[str, Any]
     if version == "0.4":
         if not (folder / ".zgroup").exists():
             _write(folder / ".zgroup", {"zarr_format": 2})
@@ -94,8 +95,9 @@ def _list(folder: Path, version: Version) -> None:
         inner = content
     else:
         file = folder / "zarr.json"
-        empty = {"zarr_format": 3, "node_type": "group", "attributes": {}}
-        content = read_json(file) if file.exists() else empty
+        content = {"zarr_format": 3, "node_type": "group"}
+        if file.exists():
+            content = read_json(file)
         inner = content.setdefault("attributes", {}).setdefault("ome", {"version": version})
     if NAME not in names:
         inner["labels"] = [*names, NAME]

@@ -74,7 +74,10 @@ class ResumableSweep(Callback):
         first = 1 + max(
             (int(one.name) for one in folder.iterdir() if one.name.isdigit()), default=-1
         )
-        config.hydra.sweep.subdir = f"${{isgseg.sum:${{hydra.job.num}},{first}}}"
+        # Jobs are composed anew, from what was typed.
+        config.hydra.overrides.hydra.append(
+            f"hydra.sweep.subdir='${{isgseg.sum:${{hydra.job.num}},{first}}}'"
+        )
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
         """Notes in a trial why it failed."""
