@@ -24,9 +24,10 @@ from qtpy.QtWidgets import (
 from isgseg.errors import InputError
 from isgseg.napari import networks, steps
 from isgseg.napari.charts import Curve
+from isgseg.napari.job import Job
 from isgseg.napari.network_choice import NetworkChoice
 from isgseg.napari.proofread_dock import REVIEWS
-from isgseg.napari.teaching import Job, Lesson, base_of, losses, trained_network
+from isgseg.napari.teaching import Lesson, base_of, losses, trained_network
 
 DEFAULT = "isgseg_lessons"  # a folder where napari was started
 _EVERY = 1000  # milliseconds between two looks at a run
