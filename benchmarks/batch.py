@@ -77,7 +77,7 @@ def overhead(result: Result, folder: Path, slabs: list[Path], launcher: list[str
     idle = (AT_ONCE * (ended - first) - elapsed.sum()) / len(slabs)
     result.add("speed", "scheduler's overhead per volume", idle, "s", "<= 5")
     result.add("speed", "one task, median", elapsed.median(), "s")
-    result.add("speed", "of it labelling, median", table["seconds"].median(), "s")
+    result.add("speed", "of it for the labels, median", table["seconds"].median(), "s")
     result.details["tasks"] = {
         "shape": SHAPE,
         "at once": AT_ONCE,
