@@ -152,7 +152,6 @@ class Row(ABC):
             "predict": {
                 "seconds_a_slice": each,
                 "wall_a_slice": (rest.wall - first.wall) / extra,
-                "start_seconds": first.processor - slices[0] * each,
                 "memory_mb": first.memory,
                 "slices": slices,
             },

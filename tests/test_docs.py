@@ -137,6 +137,8 @@ def test_every_command_line_is_accepted(path: Path) -> None:
             ]
             if "-m" in line.split():  # one value of the sweep
                 typed = [re.sub(r"(=[^,\[]+),.*", r"\1", part) for part in typed]
+            if any(part.startswith("manifest=") for part in typed):
+                typed.append("volumes=cell.mrc")  # which the manifest names
             arguments, old = modernize(command, with_key(FILES.get(command, ""), typed))
             assert not old, line
             try:

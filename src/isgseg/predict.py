@@ -62,6 +62,7 @@ def predict(cfg: DictConfig) -> list[Path]:
             could not be labelled; the message names them.
     """
     from isgseg.inference.predictor import Predictor
+    from isgseg.inference.review import write_review
 
     work = plan(cfg)
     failed = dict(work.failed)
@@ -88,8 +89,9 @@ def predict(cfg: DictConfig) -> list[Path]:
             else:
                 if cfg.manifest is not None:
                     tell_replay(read_manifest(user_path(cfg.manifest)), made)
-    if cfg.review:
-        review([item for item in work.items if str(item.volume) not in failed])
+    for item in work.items if cfg.review else ():
+        if str(item.volume) not in failed:
+            write_review(item.outputs, item.volume)
     work.finish(failed)
     return [item.done for item in work.items]
 
@@ -199,14 +201,6 @@ def predict_file(predictor: Predictor, item: Labelling, warnings: Sequence[str] 
         "%s: %d granules in %.0f s, written to %s", path, len(table), made.seconds, outputs.labels
     )
     return made
-
-
-def review(labelled: Sequence[Labelling]) -> None:
-    """Writes which granules of each volume are doubtful; see `isgseg.inference.review`."""
-    from isgseg.inference.review import write_review
-
-    for item in labelled:
-        write_review(item.outputs, item.volume)
 
 
 def describe(cfg: DictConfig, checkpoint: Path) -> Manifest:

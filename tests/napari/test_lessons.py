@@ -15,7 +15,8 @@ from test_session import SIZE, scene
 from isgseg.errors import InputError
 from isgseg.io.volumes import Volume, read_labels, read_volume
 from isgseg.napari.finding import Cancelled, find
-from isgseg.napari.teaching import Job, Lesson, base_of, lesson_parts, losses, trained_network
+from isgseg.napari.job import Job
+from isgseg.napari.teaching import Lesson, base_of, lesson_parts, losses, trained_network
 
 
 def test_the_slider_shows_what_a_prediction_with_that_threshold_finds(trained: Path) -> None:

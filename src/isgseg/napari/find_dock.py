@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import (
     QComboBox,
-    QFileDialog,
     QFormLayout,
     QGroupBox,
     QHBoxLayout,
@@ -22,15 +20,14 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from isgseg.napari import networks
 from isgseg.napari.charts import Histogram
 from isgseg.napari.finding import Found
 from isgseg.napari.layers import IMAGE, LayerChoice, about, file_of, voxel_size_of
-from isgseg.napari.reading import features, in_nm
+from isgseg.napari.network_choice import NetworkChoice
+from isgseg.napari.reading import features
 from isgseg.napari.searching import Search
 
 WHOLE, IN_VIEW = "the whole volume", "slices in view"
-BROWSE = "another file ..."
 
 
 class FindGranules(QWidget):
@@ -44,16 +41,11 @@ class FindGranules(QWidget):
         self.layer: Any = None
         self.threshold = 0.5
         self._build()
-        self._unlisten = networks.listen(self._list_networks)
-        self._list_networks()
         self._update()
 
     def _build(self) -> None:
         self.images = LayerChoice(self.viewer, IMAGE, self._update)
-        self.network = QComboBox()
-        self.network.setSizeAdjustPolicy(QComboBox.AdjustToMinimumContentsLengthWithIcon)
-        self.network.setMinimumContentsLength(12)
-        self.network.activated.connect(self._browse)
+        self.network = NetworkChoice(browse=True)
         self.where = QComboBox()
         self.where.addItems([WHOLE, IN_VIEW])
         self.where.currentIndexChanged.connect(lambda _: self._update())
@@ -118,12 +110,13 @@ class FindGranules(QWidget):
         self.result = None
         empty = np.zeros(image.data.shape, np.uint16)
         known = {"voxel_size": size, "tomogram": file_of(image)}
-        settings = {"scale": image.scale, "units": image.units, "translate": image.translate}
         self.layer = self.viewer.add_labels(
             empty,
             name=f"{image.name}_labels",
             metadata={"isgseg": known},
-            **(settings | (in_nm(size) if size else {})),
+            scale=image.scale,
+            units=image.units,
+            translate=image.translate,
         )
         self.search = Search(np.asarray(image.data), size, network, slices)
         self.search.slice_done.connect(self._show_slice)
@@ -214,27 +207,6 @@ class FindGranules(QWidget):
         dock.begin()
         self._update()
 
-    # What can be chosen.
-
-    def _list_networks(self) -> None:
-        before = self.network.currentData()
-        self.network.clear()
-        for name, path in networks.known_networks():
-            self.network.addItem(name, path)
-            self.network.setItemData(self.network.count() - 1, str(path), Qt.ToolTipRole)
-        self.network.addItem(BROWSE, None)
-        place = self.network.findData(before) if before is not None else 0
-        newest = self.network.itemText(0).startswith("taught")
-        self.network.setCurrentIndex(0 if newest else max(place, 0))
-
-    def _browse(self, place: int) -> None:
-        if self.network.itemText(place) != BROWSE:
-            return
-        name, _ = QFileDialog.getOpenFileName(self, "A network", "", "Networks (*.pth)")
-        if name:
-            self.network.insertItem(0, Path(name).name, Path(name))
-        self.network.setCurrentIndex(0)
-
     def _update(self) -> None:
         """Which buttons can be pressed."""
         busy, there = self.search is not None, self.images.layer() is not None
@@ -252,7 +224,7 @@ class FindGranules(QWidget):
 
     def closeEvent(self, event: Any) -> None:
         """Qt's: a search ends with the dock."""
-        self._unlisten()
+        self.network.stop()
         if self.search is not None:
             self.search.stopped = True
             self.search.wait()

@@ -37,6 +37,7 @@ class Proofread(Actions):
                 act = partial(self._act, getattr(self, name))
                 self.viewer.bind_key(key, lambda _viewer, act=act: act(), overwrite=True)
         self.form.chosen.connect(self._row_chosen)
+        self.form.one.toggled.connect(self._show_one)
         self.form.save.clicked.connect(partial(self._act, self.save))
         self.viewer.mouse_drag_callbacks.append(self._clicked)
         REVIEWS.append(self)
@@ -76,12 +77,12 @@ class Proofread(Actions):
             self.outline = self.viewer.add_labels(
                 self.session.offered,
                 name=f"{layer.name} (offered)",
-                contour=1,
                 visible=False,
                 scale=layer.scale,
                 units=layer.units,
                 translate=layer.translate,
             )
+            self.outline.contour = 1
             self.outline.show_selected_label = True
             self.outline.editable = False
         self.viewer.layers.selection.active = layer
@@ -109,6 +110,10 @@ class Proofread(Actions):
             action()
         except InputError as error:
             self.say(str(error))
+
+    def _show_one(self, alone: bool) -> None:
+        if self.layer is not None:
+            self.layer.show_selected_label = alone
 
     def _row_chosen(self, label: int) -> None:
         self._act(partial(self.look_at, label))

@@ -9,7 +9,6 @@ from typing import Any
 
 from qtpy.QtCore import Qt, QTimer
 from qtpy.QtWidgets import (
-    QComboBox,
     QFileDialog,
     QFormLayout,
     QHBoxLayout,
@@ -25,8 +24,10 @@ from qtpy.QtWidgets import (
 from isgseg.errors import InputError
 from isgseg.napari import networks, steps
 from isgseg.napari.charts import Curve
+from isgseg.napari.job import Job
+from isgseg.napari.network_choice import NetworkChoice
 from isgseg.napari.proofread_dock import REVIEWS
-from isgseg.napari.teaching import Job, Lesson, base_of, losses, trained_network
+from isgseg.napari.teaching import Lesson, base_of, losses, trained_network
 
 DEFAULT = "isgseg_lessons"  # a folder where napari was started
 _EVERY = 1000  # milliseconds between two looks at a run
@@ -45,8 +46,6 @@ class Teach(QWidget):
         self.timer = QTimer(self)
         self.timer.setInterval(_EVERY)
         self.timer.timeout.connect(self.look)
-        self._unlisten = networks.listen(self._list_networks)
-        self._list_networks()
         self._update()
 
     def _build(self) -> None:
@@ -57,9 +56,7 @@ class Teach(QWidget):
         self.add = QPushButton("Add the volume that is proofread")
         self.add.setToolTip("its reviewed slices, in place of those that were added before")
         self.add.clicked.connect(partial(self._act, self.add_volume))
-        self.network = QComboBox()
-        self.network.setSizeAdjustPolicy(QComboBox.AdjustToMinimumContentsLengthWithIcon)
-        self.network.setMinimumContentsLength(12)
+        self.network = NetworkChoice()
         self.epochs = QSpinBox()
         self.epochs.setRange(1, 500)
         self.epochs.setValue(10)
@@ -158,15 +155,6 @@ class Teach(QWidget):
             self.lesson = Lesson(Path(name))
             self._update()
 
-    def _list_networks(self) -> None:
-        before = self.network.currentData()
-        self.network.clear()
-        for name, path in networks.known_networks():
-            self.network.addItem(name, path)
-            self.network.setItemData(self.network.count() - 1, str(path), Qt.ToolTipRole)
-        newest = self.network.itemText(0).startswith("taught")
-        self.network.setCurrentIndex(0 if newest else max(self.network.findData(before), 0))
-
     def _list_volumes(self) -> None:
         self.volumes.clear()
         self.volumes.addItems([image.stem for image in self.lesson.images()])
@@ -193,7 +181,7 @@ class Teach(QWidget):
 
     def closeEvent(self, event: Any) -> None:
         """Qt's: a training ends with the dock."""
-        self._unlisten()
+        self.network.stop()
         self.timer.stop()
         if self.job is not None:
             self.job.stop()
