@@ -181,7 +181,7 @@ def test_a_sweep_asks_for_what_is_missing_and_runs_interrupted_trials_again(
     assert config.hydra.sweeper.sampler.seed == 10  # other draws than those of the beginning
     typed = OmegaConf.to_container(config.hydra.overrides.hydra)
     assert typed == ["hydra.sweep.subdir='${isgseg.sum:${hydra.job.num},3}'"]
-    again = study.ask()
+    again = open_study("s", storage(tmp_path)).ask()  # one that is open keeps what it has read
     assert again.number == lost.number
     assert again.params == lost.params
 
