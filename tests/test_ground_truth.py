@@ -146,7 +146,9 @@ def test_training_scores_against_what_was_learnt_from(
     module = load_module(trained / "isg_mask_rcnn_final.pth")
     for method, number in (("components", 3), ("auto", 4)):
         root = prepared(config, cells, f"instances={method}", "overwrite=true")
-        trainer: Any = SimpleNamespace(datamodule=SimpleNamespace(root=root))
+        trainer: Any = SimpleNamespace(
+            datamodule=SimpleNamespace(root=root), global_rank=0, world_size=1
+        )
         score = VolumeScore(slices=None)
         score.setup(trainer, module, "validate")
         (part,) = score.parts

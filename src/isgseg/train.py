@@ -108,9 +108,13 @@ def _train(cfg: DictConfig) -> float | None:
         with resuming(trainer, resumed), enough_memory():
             trainer.fit(module, datamodule=datamodule, ckpt_path=resumed, weights_only=True)
     warn_of_nothing(trainer, cfg)
-    score = best_score(trainer, cfg.optimized_metric)
     if cfg.install and trainer.is_global_zero:
         install(checkpoints, method_in(cfg))
+    return _said(best_score(trainer, cfg.optimized_metric), cfg)
+
+
+def _said(score: float | None, cfg: DictConfig) -> float | None:
+    """The score of a training, once the log has it."""
     if score is not None:
         log.info("%s = %.4f", cfg.optimized_metric, score)
     log.info("Files in %s", cfg.paths.output_dir)

@@ -95,7 +95,7 @@ class Work(Generic[Kind]):
         try:
             with self.summary.open(encoding="utf-8") as file:
                 ours = file.readline().strip() == header
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):  # the latter is said with each volume
             return
         except (OSError, ValueError):
             ours = False

@@ -13,13 +13,15 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from isgseg.errors import InputError, check
-from isgseg.instances.runs import RunLabels
 from isgseg.io.formats import Array
+
+if TYPE_CHECKING:  # scikit-image takes a while to import, and --help should not wait for it
+    from isgseg.instances.runs import RunLabels
 
 MARK = "isgseg-predict"  # what a manifest says of itself
 # Keys of the configuration that decide the labels, beside the volume and the checkpoint.

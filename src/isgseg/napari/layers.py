@@ -23,7 +23,7 @@ def voxel_size_of(layer: Any) -> VoxelSize | None:
     """The voxel size, nm: that of the file, or the scale where napari says that it is in nm."""
     known = about(layer).get("voxel_size")
     if known is not None:
-        return tuple(known)  # type: ignore[return-value]
+        return tuple(known)
     in_nm = all(str(unit) in ("nanometer", "nm") for unit in layer.units)
     size = tuple(float(side) for side in layer.scale)
     return size if in_nm and is_voxel_size(size) else None  # type: ignore[return-value]

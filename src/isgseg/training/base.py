@@ -168,7 +168,9 @@ class GranuleModule(ScoredModule):
         losses = self.losses(images, targets)
         loss = torch.stack(list(losses.values())).sum()
         known = torch.stack([*losses.values(), loss]).detach()
-        mean = self.trainer.strategy.reduce(known, reduce_op="mean")
+        mean = known
+        if self._trainer is not None:  # there is none where a step is taken by hand
+            mean = self.trainer.strategy.reduce(known, reduce_op="mean")
         names = [*losses, "loss"]
         self.log_dict(
             {f"train/{name}": value for name, value in zip(names, mean, strict=True)},
