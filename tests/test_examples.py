@@ -45,7 +45,7 @@ def test_a_segmenter_of_your_own_is_found_by_name(tmp_path: Path) -> None:
     assert said.count("precision") == 3
 
 
-@pytest.mark.slow
+@pytest.mark.docs  # a minute
 def test_another_object_is_trained(tmp_path: Path) -> None:
     source = real_data("bbbc050")  # skips, with the reason, where it is absent
     folder = tmp_path / "nuclei"
