@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import json
 import re
 import sys
-import time
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +16,7 @@ from methods_cost import Cost, kept, spent
 from record import ROOT
 
 from isgseg.data.metadata import read_metadata
-from isgseg.instances.split import split
-from isgseg.io.volumes import read_labels, read_volume, write_volume
+from isgseg.io.volumes import read_labels, read_volume
 
 PEERS = ROOT / "benchmarks" / "peers"
 WEIGHTS = ROOT / "src" / "isgseg" / "weights"
@@ -309,59 +306,6 @@ class Peer(Row):
         return spent(line, folder / f"{step}.log", threads(args))
 
 
-@dataclass
-class Hybrid(Row):
-    """Granules of one row, split by the centre map of a U-Net of another.
-
-    Attributes:
-        of: the row of granules.
-        maps: the row of the U-Net.
-    """
-
-    of: str = "light-linked"
-    maps: str = "unet"
-
-    def train(self, args: argparse.Namespace, data: Data, folder: Path) -> dict[str, Any]:
-        """See `Row.train`: both must be measured."""
-        models = [
-            json.loads((folder.parent / name / "train.json").read_text())
-            for name in (self.of, self.maps)
-        ]
-        cost = Cost(*np.add(models[0]["cost"], models[1]["cost"]).tolist())
-        return {"model": models[1]["model"], "cost": cost, "steps": None}
-
-    def label(
-        self, args: argparse.Namespace, data: Data, model: Path, volumes: list[Path], folder: Path
-    ) -> Cost:
-        """See `Row.label`; the time of the granules is added."""
-        from isgseg.inference.predictor import Predictor
-
-        predictor = Predictor.from_checkpoint(model, progress=False)
-        home = folder.parents[1] / self.of
-        before = Cost(*json.loads((home / f"{folder.name}.json").read_text()))
-        wall, processor = time.perf_counter(), time.process_time()
-        for path in volumes:
-            volume = read_volume(path)
-            method: Any = predictor.method
-            centre = method.maps(volume, predictor.normalizer(volume))[1]
-            settings = method.settings.maps
-            granules = read_labels(home / folder.name / f"{path.stem}_labels.tif").data
-            labels = split(
-                granules,
-                centre,
-                height=settings.height * 255,
-                sigma=settings.sigma,
-                min_voxels=settings.min_voxels,
-            )
-            write_volume(self.labels(folder, path), labels, volume.voxel_size)
-        wall, processor = time.perf_counter() - wall, time.process_time() - processor
-        return Cost(before.wall + wall, before.processor + processor, before.memory)
-
-    def labels(self, folder: Path, volume: Path) -> Path:
-        """See `Row.labels`."""
-        return folder / f"{volume.stem}_labels.tif"
-
-
 def threads(args: argparse.Namespace) -> dict[str, str]:
     """The environment that keeps a program to its threads."""
     names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
@@ -399,7 +343,6 @@ ROWS: dict[str, Row] = {
         of="light",
         segmentation=("segmentation.split=false",),
     ),
-    "hybrid": Hybrid("isgseg: Mask R-CNN, light, split by the U-Net's map instead"),
     "default": Isgseg("isgseg: Mask R-CNN, default", (), epochs=20),
     "baseline": Isgseg(
         "published recipe: torchvision's Mask R-CNN", ("experiment=baseline",), epochs=20
