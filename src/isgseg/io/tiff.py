@@ -109,6 +109,7 @@ def tiff_options(
     um = None if voxel_size is None else [size / 1000 for size in voxel_size]
     metadata: dict[str, Any] = {"axes": "ZYX"}
     held = math.prod(shape) * dtype.itemsize < IMAGEJ_MAX_BYTES
+    held &= min(shape[1:]) > 1  # of slices a pixel wide the series cannot be read back
     if dtype.name in IMAGEJ_DTYPES and held and ".ome" not in path.suffixes:
         # Uncompressed: ImageJ reads a stack as one block.
         resolution = None if um is None else (1 / um[2], 1 / um[1])

@@ -190,7 +190,7 @@ class GranuleModule(ScoredModule):
             self.global_step,
             forget_overflow(self.network),
         )
-        if self.trainer.world_size == 1:
+        if self._trainer is None or self.trainer.world_size == 1:
             return None
         return torch.stack([p.flatten()[0] for p in self.parameters() if p.requires_grad]).sum() * 0
 
