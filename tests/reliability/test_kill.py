@@ -145,7 +145,7 @@ def test_training(coco_root: Path, tmp_path: Path, runs: Runs, count: int) -> No
         return [*common, done, f"hydra.run.dir={folder}", *resumed]
 
     def check() -> None:
-        for path in (folder / "checkpoints").glob("*.pth"):
+        for path in (folder / "checkpoints").glob("isg_*.pth"):  # not what was being written
             assert state(path)["state_dict"], path
 
     killed = killed_until_done(runs, count, 1, duration, "train", arguments, check)
