@@ -14,11 +14,13 @@ import resource
 import subprocess
 import sys
 import tempfile
-import venv
 from pathlib import Path
 from typing import Any
 
 from record import ROOT, Result, add_output
+
+sys.path.insert(0, str(ROOT / "tests"))
+from empty_environment import empty_environment
 
 PEERS = ("cellpose", "stardist")
 RUNS = 3
@@ -34,7 +36,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         wheel = build(place, result)
-        python = empty_environment(place, wheel)
+        python = empty_environment(place / "env", wheel)
         code = "import isgseg"
         result.add("speed", "import isgseg", seconds([python, "-c", code]), "s")
         code = "from isgseg import create_segmenter"
@@ -68,18 +70,6 @@ def build(place: Path, result: Result) -> Path:
     )
     result.add("memory", "sdist", sdist.stat().st_size / 1e6, "MB")
     return wheel
-
-
-def empty_environment(place: Path, wheel: Path) -> str:
-    """An environment with the wheel alone; dependencies are those of the running one."""
-    venv.create(place / "env", with_pip=True)
-    python = str(place / "env" / "bin" / "python")
-    install = [python, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", str(wheel)]
-    subprocess.run(install, check=True)
-    here = next(Path(entry) for entry in sys.path if (Path(entry) / "torch").is_dir())
-    (site,) = (place / "env").glob("lib/python*/site-packages")
-    (site / "dependencies.pth").write_text(f"import sys; sys.path.append({str(here)!r})\n")
-    return python
 
 
 def seconds(command: list[str]) -> float:

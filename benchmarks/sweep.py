@@ -65,7 +65,7 @@ def main() -> None:
     result.add("speed", f"the last {TRIALS - KILLED} trials", seconds, unit="s")
     result.details = {"trials": table.drop(columns="folder").to_dict("records")}
     result.details = pd_free(result.details)
-    result.details["end of the log"] = again.stdout.splitlines()[-3:]
+    result.details["end of the log"] = again.stdout.replace(str(folder), "FOLDER").splitlines()[-3:]
     result.write(args.output)
 
 

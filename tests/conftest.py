@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
+import yaml
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 from PIL import Image
@@ -142,6 +143,22 @@ def save_pair(folder: Path, name: str, volume: Array, labels: Array) -> tuple[Pa
         write_volume(folder / f"{name}.mrc", volume, size),
         write_volume(folder / f"{name}_labels.mrc", labels, size),
     )
+
+
+def discs_with_volumes(folder: Path) -> Path:
+    """A dataset: eight training and five validation images of discs, two validation volumes."""
+    save_coco(folder / "train", images=8, seed=1)
+    save_coco(folder / "val", images=5, seed=2)
+    sources = []
+    for seed, name in enumerate(("a", "b")):
+        volume, labels = balls(5, 30 + seed)
+        volume[:, :, :8] += 0.6
+        image, ground_truth = save_pair(folder, name, volume * 100, labels)
+        sources.append({"file": str(image), "labels": str(ground_truth), "split": "val"})
+    normalization = {"method": "window", "low": 0, "high": 255}
+    content = yaml.safe_dump({"normalization": normalization, "volumes": sources})
+    (folder / "dataset.yaml").write_text(content)
+    return folder
 
 
 def save_coco(folder: Path, images: int, seed: int, side: int = 64, empty: int = 1) -> Path:

@@ -13,10 +13,14 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import TINY_NETWORK, TINY_RUN, Compose, balls, save_coco, save_pair
+from conftest import (
+    TINY_NETWORK,
+    TINY_RUN,
+    Compose,
+    discs_with_volumes,
+)
 from granule_volumes import balls_dataset
 from lightning import Callback, LightningModule, Trainer
-from omegaconf import OmegaConf
 
 from isgseg.data.datamodule import CocoDataModule, evaluation_loader
 from isgseg.data.samplers import SeededSampler, ShareSampler
@@ -193,19 +197,7 @@ def test_fewer_patches_than_the_processes_take_are_said(coco_root: Path) -> None
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """Eight training and five validation images, and two validation volumes."""
-    folder = tmp_path / "data"
-    save_coco(folder / "train", images=8, seed=1)
-    save_coco(folder / "val", images=5, seed=2)
-    sources = []
-    for seed, name in enumerate(("a", "b")):
-        volume, labels = balls(5, 30 + seed)
-        volume[:, :, :8] += 0.6
-        image, ground_truth = save_pair(tmp_path, name, volume * 100, labels)
-        sources.append({"file": str(image), "labels": str(ground_truth), "split": "val"})
-    normalization = {"method": "window", "low": 0, "high": 255}
-    OmegaConf.save({"normalization": normalization, "volumes": sources}, folder / "dataset.yaml")
-    return folder
+    return discs_with_volumes(tmp_path / "data")
 
 
 @pytest.mark.slow

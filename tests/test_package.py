@@ -3,11 +3,11 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import venv
 from pathlib import Path
 
 import pytest
 from conftest import ROOT
+from empty_environment import empty_environment
 
 from isgseg.config import CONFIG_DIR
 
@@ -79,15 +79,8 @@ def test_the_wheel_carries_conf_and_runs_from_an_empty_folder(
     build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path)]
     subprocess.run([*build, str(ROOT)], check=True, capture_output=True)
     (wheel,) = tmp_path.glob("*.whl")
-    # The dependencies are those of this environment; isgseg itself is only in the new one.
-    venv.create(tmp_path / "env", with_pip=True)
-    python = str(tmp_path / "env" / "bin" / "python")
-    install = [python, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", str(wheel)]
-    subprocess.run(install, check=True)
-    here = next(Path(entry) for entry in sys.path if (Path(entry) / "torch").is_dir())
+    python = empty_environment(tmp_path / "env", wheel)
     (site,) = (tmp_path / "env").glob("lib/python*/site-packages")
-    finder = f"import sys; sys.path.append({str(here)!r})\n"
-    (site / "dependencies.pth").write_text(finder)
     empty = tmp_path / "empty"
     empty.mkdir()
     script = str(tmp_path / "env" / "bin" / "isgseg-prepare")

@@ -15,7 +15,7 @@ from isgseg.batch.launch import Batch
 from isgseg.batch.records import one_line, recorded
 from isgseg.batch.work import Work
 from isgseg.command import command
-from isgseg.errors import InputError, InputFileExistsError
+from isgseg.errors import InputFileExistsError
 from isgseg.io.paths import is_list
 from isgseg.overrides import literal
 
@@ -60,26 +60,27 @@ def analyse_all(cfg: DictConfig) -> None:
     for number, item in enumerate(work.todo, start=1):
         log.info("Volume %d of %d: %s", number, len(work.todo), item.volume)
         item.cfg.overwrite = True  # what is there may be replaced: the plan has looked
-        try:
-            with recorded(item.record, "analyse", item.volume, one_line):
-                analyse(item.cfg)
-        except (InputError, MemoryError) as error:
-            failed[str(item.volume)] = one_line(error)
-            log.error("%s: %s", item.volume, failed[str(item.volume)])
-        except Exception as error:
-            failed[str(item.volume)] = one_line(error)
-            log.exception("%s could not be analysed", item.volume)
+        with (
+            work.noting(item, failed, one_line),
+            recorded(item.record, "analyse", item.volume, one_line),
+        ):
+            analyse(item.cfg)
     work.finish(failed)
 
 
 def plan(cfg: DictConfig) -> Work[Analysis]:
     """The volumes of a config, and which of them have no results that were made so."""
-    endings = FILES | {kind: ending for kind, ending in WHEN_ASKED.items() if cfg[kind]}
+    endings = endings_of(cfg)
     order = [kind for kind in (*FILES, *WHEN_ASKED) if kind in endings and kind not in LAST]
     order += [kind for kind in LAST if kind in endings]
     work = plan_analyses(cfg, {kind: endings[kind] for kind in order})
     work.check()
     return work
+
+
+def endings_of(cfg: DictConfig) -> dict[str, str]:
+    """What the names of the results end in, by what they hold."""
+    return FILES | {kind: ending for kind, ending in WHEN_ASKED.items() if cfg[kind]}
 
 
 def for_tasks(cfg: DictConfig) -> list[str]:
@@ -114,9 +115,8 @@ def analyse(cfg: DictConfig) -> dict[str, Path]:
     settings: dict[str, Any] = OmegaConf.to_container(
         OmegaConf.masked_copy(cfg, keys), resolve=True
     )  # type: ignore[assignment]
-    endings = FILES | {kind: ending for kind, ending in WHEN_ASKED.items() if cfg[kind]}
     folder, name = Path(str(cfg.output_dir)), stem(cfg.volume)
-    results = result_files(folder, name, endings, bool(cfg.overwrite))
+    results = result_files(folder, name, endings_of(cfg), bool(cfg.overwrite))
     if "parquet" in results:
         check_parquet()
     volume, labels = load_pair(cfg.volume, cfg.labels, parse_voxel_size(settings["voxel_size"]))

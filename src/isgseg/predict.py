@@ -65,6 +65,7 @@ def predict(cfg: DictConfig) -> list[Path]:
     from isgseg.inference.review import write_review
 
     work = plan(cfg)
+    told = told_manifest(cfg)
     failed = dict(work.failed)
     if work.todo:
         settings: dict[str, Any] = OmegaConf.to_object(cfg)  # type: ignore[assignment]
@@ -78,17 +79,10 @@ def predict(cfg: DictConfig) -> list[Path]:
         for number, item in enumerate(work.todo, start=1):
             if len(work.todo) > 1:
                 log.info("Volume %d of %d: %s", number, len(work.todo), item.volume)
-            try:
+            with work.noting(item, failed, reason):
                 made = predict_file(predictor, item, warnings)
-            except (InputError, MemoryError) as error:
-                failed[str(item.volume)] = reason(error)
-                log.error("%s: %s", item.volume, failed[str(item.volume)])
-            except Exception as error:
-                failed[str(item.volume)] = reason(error)
-                log.exception("%s could not be labelled", item.volume)
-            else:
-                if cfg.manifest is not None:
-                    tell_replay(read_manifest(user_path(cfg.manifest)), made)
+                if told is not None:
+                    tell_replay(told, made)
     for item in work.items if cfg.review else ():
         if str(item.volume) not in failed:
             write_review(item.outputs, item.volume)
@@ -113,7 +107,7 @@ def plan(cfg: DictConfig) -> Work[Labelling]:
 
     volumes = find_images(cfg.volumes)
     folder = Path(cfg.output_dir)
-    told = None if cfg.manifest is None else read_manifest(user_path(cfg.manifest))
+    told = told_manifest(cfg)
     with collected_warnings() as warnings:
         common = describe(cfg, find_model(cfg.ckpt_path))
     common = replace(common, warnings=warnings)
@@ -139,6 +133,11 @@ def plan(cfg: DictConfig) -> Work[Labelling]:
     work = Work("predict", folder, items, todo, labelled_rows, failed)
     work.check()
     return work
+
+
+def told_manifest(cfg: DictConfig) -> Manifest | None:
+    """The manifest whose labels are to be made again; None: none is."""
+    return None if cfg.manifest is None else read_manifest(user_path(cfg.manifest))
 
 
 def predict_file(predictor: Predictor, item: Labelling, warnings: Sequence[str] = ()) -> Manifest:

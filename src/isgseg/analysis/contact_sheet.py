@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from isgseg.analysis.figures import contrast_limits
-from isgseg.analysis.review import box_of
+from isgseg.analysis.review import box_of, in_order
 from isgseg.instances.parts import Box
 from isgseg.io.atomic import replacing
 from isgseg.io.formats import Array
@@ -52,8 +52,8 @@ def contact_sheet(
     """
     if volume.shape != labels.shape:
         raise ValueError(f"labels are {labels.shape} but the volume is {volume.shape} (z, y, x)")
-    order = np.lexsort([table["label"].to_numpy(), -table["suspicion"].to_numpy(float)])[:count]
-    rows = table.iloc[order].to_dict("records")
+    by_label = table.set_index("label", drop=False)
+    rows = by_label.loc[in_order(by_label)[:count]].to_dict("records")
     lines = max(1, math.ceil(len(rows) / _COLUMNS))
     figure = Figure(figsize=(1.7 * _COLUMNS, 2.45 * lines + 0.5), dpi=100)
     figure.suptitle(

@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from isgseg.batch.records import read_record, record_path
 from isgseg.batch.work import Item, Row, Work
 from isgseg.errors import InputError, InputFileExistsError, shown
+from isgseg.io.json_files import read_object
 from isgseg.io.pairing import find_images, find_pairs
 from isgseg.io.paths import Patterns, sha256
 from isgseg.io.volumes import stem
@@ -104,7 +105,7 @@ def template(pairs: Sequence[tuple[Path, Path]]) -> str:
 def analysed_rows(folder: Path) -> Iterator[Row]:
     """The summary's rows of the volumes that were analysed into a folder, by their summaries."""
     for path in folder.glob("*_summary.json"):
-        content = _content(path)
+        content = read_object(path) or {}
         settings, counted = content.get("settings"), content.get("measures", {}).get("count", {})
         if isinstance(settings, dict) and "volume" in settings:
             said = " | ".join(content.get("warnings", []))
@@ -142,7 +143,7 @@ def _is_complete(item: Analysis, summary: Path, results: Sequence[Path]) -> bool
     there = [path for path in results if path.exists()]
     if not there or item.cfg.overwrite:
         return False
-    former = _content(summary)
+    former = read_object(summary) or {}
     if "sha256" in former and len(there) == len(results):
         differ = _differing(item, former)
         if not differ:
@@ -171,12 +172,3 @@ def _differing(item: Analysis, former: Mapping[str, Any]) -> list[str]:
     files = {"volume": item.volume, "labels": item.labels}
     differ += [key for key, path in files.items() if sha256(path) != hashes.get(key)]
     return differ + ["isgseg"] * (former.get("isgseg") != __version__)
-
-
-def _content(path: Path) -> dict[str, Any]:
-    """A file of JSON; empty where it is none."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return content if isinstance(content, dict) else {}

@@ -20,6 +20,7 @@ from typing import Any
 
 from isgseg.errors import InputError
 from isgseg.io.atomic import replacing
+from isgseg.io.json_files import read_object
 
 log = logging.getLogger(__name__)
 _MARK = "isgseg"  # what a record says of itself
@@ -93,11 +94,8 @@ def read_record(path: Path) -> dict[str, Any] | None:
     Its keys: `command`, `volume`, `status` (`begun` or `failed`), `reason`, `seconds`, `warnings`,
     `host`, `process`, `time`.
     """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return None
-    return content if isinstance(content, dict) and content.get("created_by") == _MARK else None
+    content = read_object(path)
+    return content if content is not None and content.get("created_by") == _MARK else None
 
 
 def reason_of(record: dict[str, Any]) -> str:

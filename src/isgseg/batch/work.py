@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Generic, TypeVar
@@ -17,6 +18,7 @@ if TYPE_CHECKING:  # pandas takes a second to import, and --help should not wait
 
 log = logging.getLogger(__name__)
 _LISTED = 10  # volumes that a message names
+_DONE = {"predict": "labelled", "analyse": "analysed"}  # what a command does with a volume
 
 
 @dataclass(frozen=True)
@@ -105,6 +107,26 @@ class Work(Generic[Kind]):
                 "summary there; move it, or set another output_dir"
             )
 
+    @contextlib.contextmanager
+    def noting(
+        self, item: Item, failed: dict[str, str], reason: Callable[[BaseException], str]
+    ) -> Iterator[None]:
+        """Keeps one volume that fails from stopping the others: the log and `failed` say why.
+
+        Args:
+            item: the volume that the block works on.
+            failed: reasons by the volumes' files; this one's is added.
+            reason: says why it failed, in one line.
+        """
+        try:
+            yield
+        except (InputError, MemoryError) as error:
+            failed[str(item.volume)] = reason(error)
+            log.error("%s: %s", item.volume, failed[str(item.volume)])
+        except Exception as error:
+            failed[str(item.volume)] = reason(error)
+            log.exception("%s could not be %s", item.volume, _DONE[self.command])
+
     def finish(self, failed: Mapping[str, str], always: bool = False) -> None:
         """Writes the summary of all volumes in the folder, where there are several.
 
@@ -127,12 +149,12 @@ class Work(Generic[Kind]):
                     raise
                 log.error("%s", error)
         if failed:
-            word = {"predict": "labelled", "analyse": "analysed"}[self.command]
             reasons = "; ".join(f"{name} ({why})" for name, why in list(failed.items())[:_LISTED])
             if len(failed) > _LISTED:
                 reasons += f" and {len(failed) - _LISTED} more; see {self.summary}"
+            done = _DONE[self.command]
             raise InputError(
-                f"{len(failed)} of {len(self.items)} volumes were not {word}: {reasons}"
+                f"{len(failed)} of {len(self.items)} volumes were not {done}: {reasons}"
             )
 
 

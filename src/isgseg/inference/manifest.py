@@ -19,6 +19,7 @@ import numpy as np
 
 from isgseg.errors import InputError, check
 from isgseg.io.formats import Array
+from isgseg.io.json_files import read_object
 
 if TYPE_CHECKING:  # scikit-image takes a while to import, and --help should not wait for it
     from isgseg.instances.runs import RunLabels
@@ -135,11 +136,8 @@ def deciding(content: Mapping[str, Any]) -> dict[str, Any]:
 
 def read_content(path: Path) -> dict[str, Any] | None:
     """The content of a manifest, or of what the last release wrote; None where it is neither."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return None
-    return content if isinstance(content, dict) and content.get("created_by") == MARK else None
+    content = read_object(path)
+    return content if content is not None and content.get("created_by") == MARK else None
 
 
 def read_manifest(path: Path) -> Manifest:

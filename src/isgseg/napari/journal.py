@@ -7,7 +7,6 @@ be lost. The labels themselves stay as they are until they are saved.
 from __future__ import annotations
 
 import base64
-import hashlib
 import json
 import logging
 import os
@@ -19,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from isgseg.errors import InputError
+from isgseg.inference.manifest import hash_labels
 from isgseg.instances.components import Ints, Labels
 from isgseg.instances.editing import Edit
 from isgseg.io.atomic import disk_errors, writing
@@ -34,14 +34,6 @@ def journal_path(labels: Path) -> Path:
     """Where the journal of a label file lies: `<stem>_labels.review.jsonl` beside it."""
     name = labels.name if labels.is_dir() else stem(labels)
     return labels.with_name(f"{name.removesuffix('.zarr')}.review.jsonl")
-
-
-def label_hash(labels: Labels) -> str:
-    """SHA-256 of the labels themselves as 32-bit numbers, whatever type and format hold them."""
-    digest = hashlib.sha256()
-    for plane in labels:
-        digest.update(np.ascontiguousarray(plane, np.uint32).tobytes())
-    return digest.hexdigest()
 
 
 class Journal:
@@ -60,7 +52,7 @@ class Journal:
         self.shape = labels.shape
         self._header = {
             "isgseg_review": VERSION,
-            "labels_sha256": label_hash(labels),
+            "labels_sha256": hash_labels(labels),
             "shape": list(labels.shape),
         }
         self.entries = self._read() if path.exists() else []

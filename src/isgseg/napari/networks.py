@@ -6,8 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from isgseg.models.locate import installed_model, shipped_model
+from isgseg.models.settings import METHODS
 
-METHODS = ("mask_rcnn", "unet")
+# As in `isgseg.models.methods`, which takes seconds to import.
 TITLES = {"mask_rcnn": "Mask R-CNN", "unet": "U-Net"}
 _taught: list[Path] = []
 _listeners: list[Callable[[], None]] = []

@@ -6,7 +6,6 @@ the table as features, with a column `index` by which napari finds the row of a 
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ import pandas as pd
 from isgseg.analysis.figures import contrast_limits
 from isgseg.errors import InputError
 from isgseg.io.formats import Array, VoxelSize, plausible
+from isgseg.io.json_files import read_object
 from isgseg.io.mrc import map_mrc
 from isgseg.io.names import is_label
 from isgseg.io.volumes import SUFFIXES, read_labels, read_volume, stem
@@ -166,11 +166,8 @@ def read_manifest(labels: Path) -> dict[str, Any]:
     """What isgseg-predict wrote beside labels of where they come from; {} where it did not."""
     cell = cell_name(labels)
     for name in (f"{cell}_labels.json", f"{cell}_granules.json"):
-        try:
-            content = json.loads(labels.with_name(name).read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError):
-            continue
-        if isinstance(content, dict):
+        content = read_object(labels.with_name(name))
+        if content is not None:
             return content
     return {}
 

@@ -16,10 +16,10 @@ import pandas as pd
 
 from isgseg.analysis.granules import granule_table, write_table
 from isgseg.errors import InputError
+from isgseg.inference.manifest import hash_labels
 from isgseg.io.atomic import replacing, writing
 from isgseg.io.formats import Array, VoxelSize, is_voxel_size
 from isgseg.io.volumes import stem, write_volume
-from isgseg.napari.journal import label_hash
 from isgseg.napari.reading import cell_name, read_manifest, table_path
 
 log = logging.getLogger(__name__)
@@ -92,7 +92,7 @@ def save(
         **manifest,
         "created_by": "isgseg in napari",
         "labels": path.name,
-        "labels_sha256": label_hash(labels),
+        "labels_sha256": hash_labels(labels),
         "granules": len(table),
         "voxel_size_nm": None if voxel_size is None else [float(side) for side in voxel_size],
         "corrected_from": None if source is None else str(source),
