@@ -212,11 +212,3 @@ def _environment(name: str, value: str | None) -> Iterator[None]:
         os.environ.pop(name, None)
         if before is not None:
             os.environ[name] = before
-
-
-class BelowWarning(logging.Filter):
-    """Lets through what belongs on standard output: warnings and errors have a stream of theirs."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        """Whether the record is less than a warning."""
-        return record.levelno < logging.WARNING
