@@ -17,6 +17,7 @@ COSTS = (
     "prediction, s a slice",
     "memory, MB",
 )
+FRONT = ("the same cells, the same minutes", "F1 in 3D", "count error", "s a slice")
 PEERS = ("stardist", "log")
 PUBLISHED = {  # rows of the published comparison, and how many parts each method has
     "light": "a network of slices, linked, split by shape",
@@ -132,6 +133,13 @@ def score_row(row: Mapping[str, Any]) -> list[str]:
         str(scores["splits"]),
         str(scores["merges"]),
     ]
+
+
+def front_row(row: Mapping[str, Any]) -> list[str]:
+    """A method on the front page: what it is, F1 at IoU .5, count error, and time of prediction."""
+    scores, seconds = row["scores"], row["predict"]["seconds_a_slice"]
+    count_error = f"{scores['count_error_relative']:+.1%}"
+    return [row["title"], text(scores["f1"]), count_error, f"{seconds:.2f}"]
 
 
 def cost_row(row: Mapping[str, Any]) -> list[str]:
