@@ -637,6 +637,21 @@ def test_bad_input_ends_before_training(
 
 
 @pytest.mark.parametrize(
+    "key",
+    ["logger.tensorboard.save_dir", "callbacks.final.dirpath"],
+)
+def test_a_folder_that_cannot_be_written_is_said_before_training(
+    config: Compose, coco_root: Path, tmp_path: Path, key: str
+) -> None:
+    (tmp_path / "file").touch()
+    overrides = [f"data.root={coco_root}", f"paths.output_dir={tmp_path}/run"]
+    cfg = config("train", *TINY_NETWORK, *TINY_RUN, *overrides, f"{key}={tmp_path}/file")
+    with pytest.raises(InputError, match=rf"(save_dir|dirpath): {tmp_path}/file is a file"):
+        train(cfg)
+    assert not list(tmp_path.rglob("*.pth"))
+
+
+@pytest.mark.parametrize(
     ("most", "message"),
     [(2, "not finite in 2 steps .* lower model.lr"), (20, r"NaN or infinite.*Lower model.lr=0.0")],
 )
