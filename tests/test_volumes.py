@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import gzip
 import os
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -211,6 +212,21 @@ def test_impossible_mrc_axis_order(tmp_path: Path) -> None:
     path = write_header(write_volume(tmp_path / "a.mrc", ramp(), None), mapc=1, mapr=1, maps=3)
     with pytest.raises(VolumeError, match=r"\[3, 1, 1\]"):
         read_volume(path)
+
+
+def test_what_numpy_says_to_mrcfile_is_not_said_of_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = write_volume(tmp_path / "a.mrc", ramp(), VOXEL_SIZE)
+    ask = mrcfile.utils.data_dtype_from_header
+
+    def warned(header: object) -> Any:
+        warnings.warn("setting a dtype is deprecated", DeprecationWarning, stacklevel=1)
+        return ask(header)
+
+    monkeypatch.setattr("mrcfile.utils.data_dtype_from_header", warned)
+    read_volume(path)
+    assert not caplog.records
 
 
 def test_a_wrong_machine_stamp_is_forgiven(

@@ -62,6 +62,7 @@ def _train(cfg: DictConfig) -> float | None:
         build,
         build_all,
         enough_memory,
+        require_folders,
         settings_refused,
         without_rate,
     )
@@ -94,6 +95,7 @@ def _train(cfg: DictConfig) -> float | None:
         initialize(module.network, cfg.model.weights, method_in(cfg))
     loggers = build_all(cfg.get("logger"), "logger")
     callbacks = without_rate(build_all(cfg.get("callbacks"), "callbacks"), loggers)
+    require_folders(loggers, callbacks)
     with settings_refused():
         trainer = build(
             cfg.trainer,
