@@ -16,7 +16,10 @@ COSTS = (
     "steps",
     "prediction, s a slice",
     "memory, MB",
+    "whole cell, s",
+    "its memory, MB",
 )
+WHOLE = 473  # slices of a whole cell
 FRONT = ("the same cells, the same minutes", "F1 in 3D", "count error", "s a slice")
 PEERS = ("stardist", "cellpose", "log")
 PUBLISHED = {  # rows of the published comparison, and how many parts each method has
@@ -152,7 +155,15 @@ def cost_row(row: Mapping[str, Any]) -> list[str]:
         str(train.get("steps") or ""),
         f"{predict['seconds_a_slice']:.2f}",
         f"{predict['memory_mb']:,.0f}",
+        *whole_columns(row),
     ]
+
+
+def whole_columns(row: Mapping[str, Any]) -> list[str]:
+    """Time and memory of a whole cell; "about": the time of a slice, times so many."""
+    if "whole" in row:
+        return [f"{row['whole']['wall']:.0f}", f"{row['whole']['memory']:,.0f}"]
+    return [f"about {WHOLE * row['predict']['seconds_a_slice']:.0f}", ""]
 
 
 def f1_by_diameter(scores: Mapping[str, Any]) -> list[float | None]:
