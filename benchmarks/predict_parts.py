@@ -24,6 +24,7 @@ from isgseg.data.normalization import Normalizer
 from isgseg.hardware import autocast
 from isgseg.inference import segmentation
 from isgseg.inference import slices as detection
+from isgseg.inference import streaming
 from isgseg.inference.predictor import Predictor
 from isgseg.instances.linking import SliceLinker
 from isgseg.io.volumes import Volume, write_volume
@@ -69,7 +70,7 @@ def where_time_goes(
     detector = detector_of(predictor)
     normalizer = predictor.normalizer(Volume(volume, None))
     counter = FlopCounterMode(display=False)
-    with counter, patch.object(detection, "_ahead", iter):  # it does not count in other threads
+    with counter, patch.object(streaming, "ahead", iter):  # it does not count in other threads
         list(detector.detect(volume[:1], normalizer, 0.5))
     before = convolution_peak(detector.device, detector.precision)
     seconds = time_of_parts(predictor, volume)
@@ -97,7 +98,7 @@ def time_of_parts(predictor: Predictor, volume: Array) -> dict[str, float]:
             clock(detector_of(predictor).network.get_submodule(path), name, seconds, stack)
         for owner, function, name in (
             (Normalizer, "__call__", "normalizer"),
-            (detection, "_tiles", "tiling"),
+            (streaming.SliceNetwork, "_tiles", "tiling"),
             (detection, "_detect", "network"),
             (segmentation, "label_slice", "paste"),
             (SliceLinker, "add", "link"),

@@ -34,7 +34,7 @@ def labels() -> np.ndarray:
 
 def test_a_cell_of_sure_and_round_granules_raises_no_doubt(labels: np.ndarray) -> None:
     table = granule_table(labels, score=np.full(4, 0.99), supporting_slices=np.full(4, 9))
-    assert review_table(labels, table, 0.5)["suspicion"].max() == 0
+    assert review_table(labels, table, 0.5)["suspicion"].max() < 0.1
     assert (review_table(labels, table, 0.5)["reason"] == "").all()
 
 
@@ -119,6 +119,6 @@ def test_what_nearly_reached_the_threshold_is_looked_at_first() -> None:
     table = granule_table(labels, score=best)
     doubts = review_offered(labels, table, 0.5)
     assert in_order(doubts)[0] == 8
-    assert doubts["suspicion"][3] == 0
+    assert doubts["suspicion"][3] < 0.5 * doubts["suspicion"][8]
     assert doubts["suspicion"][11] < doubts["suspicion"][8]
     assert "after all" in doubts["reason"][8]

@@ -406,6 +406,18 @@ def test_find_volumes(tmp_path: Path) -> None:
             read_volume(tmp_path / name)
 
 
+def test_what_is_there_and_is_no_volume_is_said_so(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "slice.png").touch()
+    for name, reason in {
+        "empty": "is a folder that holds no volume; accepted are .mrc",
+        "slice.png": "no volume by the end of its name.*one TIFF stack",
+        "cell.mrc": "no volume matches .*check the name",
+    }.items():
+        with pytest.raises(InputError, match=reason):
+            find_volumes(tmp_path / name)
+
+
 @pytest.mark.parametrize(
     ("pattern", "reason"),
     [

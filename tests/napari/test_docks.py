@@ -121,7 +121,7 @@ def test_a_cut_between_two_clicks(review: Any) -> None:
     review.look_at(5)
     review.form.buttons["cut_between"].click()
     for place in ((8, 26, 41), (8, 26, 49)):
-        review._add_point(place)
+        review._add_place(place)
     assert len(review.session.table) == 5
     assert review.layer.data[8, 26, 41] == 5
     assert review.layer.data[8, 26, 49] == 6
@@ -136,6 +136,7 @@ def test_clicks_choose_granules_in_2d_and_3d(review: Any, viewer: Any) -> None:
 
     review._clicked(viewer, Event())
     assert review.current == 5
+    review.form.whole.setChecked(True)
     viewer.dims.ndisplay = 3
     event = Event()
     event.position = tuple(np.array((0, 10, 10)) * SIZE)  # type: ignore[assignment, unused-ignore]
@@ -143,6 +144,56 @@ def test_clicks_choose_granules_in_2d_and_3d(review: Any, viewer: Any) -> None:
     event.dims_displayed = (0, 1, 2)  # type: ignore[assignment, unused-ignore]
     review._clicked(viewer, event)
     assert review.current == 1
+    review.form.whole.setChecked(False)
+    review.look_at(2)
+    event.position = tuple(np.array((0, 28, 15)) * SIZE)  # type: ignore[assignment, unused-ignore]
+    review._clicked(viewer, event)
+    assert review.current == 3
+
+
+def test_3d_shows_the_surroundings_of_the_granule_and_follows_edits(
+    review: Any, viewer: Any
+) -> None:
+    def shown() -> list[str]:
+        return [layer.name for layer in viewer.layers if layer.visible]
+
+    before = shown()
+    review.look_at(5)
+    viewer.dims.ndisplay = 3
+    assert shown() == ["close-up", "close-up of labels"]
+    box = review.close_up.labels
+    assert max(box.data.shape) < 50
+    assert set(np.unique(box.data)) == {0, 5}
+    assert np.allclose(box.data_to_world((0, 0, 0)), np.array(review.close_up.origin) * SIZE)
+    assert viewer.layers.selection.active is review.layer
+    review.form.buttons["delete"].click()
+    review._act(review.layer.undo)
+    review.look_at(5)
+    assert set(np.unique(box.data)) == {0, 5}
+    review.form.whole.setChecked(True)
+    assert shown() == before
+    review.form.whole.setChecked(False)
+    viewer.dims.ndisplay = 2
+    assert shown() == before
+    assert len(viewer.layers) == 2
+    assert review.labels.count() == 1
+
+
+def test_a_ball_between_two_clicks(review: Any) -> None:
+    review.form.buttons["draw_across"].click()
+    review.stop_asking()
+    assert review.form.message.text() == ""
+    review.form.buttons["draw_across"].click()
+    for place in ((8, 10, 40), (8, 10, 48)):
+        review._add_place(place)
+    layer = review.layer
+    assert review.current == 6
+    assert layer.data[8, 10, 44] == 6
+    assert [side.stop - side.start for side in review.session.box(6)][1:] == [9, 9]
+    review.form.buttons["draw_across"].click()
+    for _ in range(2):
+        review._act(lambda: review._add_place((8, 10, 40)))
+    assert "two opposite edges" in review.form.message.text()
 
 
 def test_saving_goes_on_in_the_new_file(

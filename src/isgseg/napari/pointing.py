@@ -54,20 +54,18 @@ class Cursor:
 
 
 def go_to(viewer: Any, layer: Any, place: Sequence[float], across: float) -> None:
-    """Shows a place in the middle of the view, so large that a granule can be judged.
+    """Shows a place in the middle of the view.
 
     Args:
         viewer: napari's.
         layer: of labels.
         place: (z, y, x), voxels.
-        across: of the granule, voxels.
+        across: how much of the surroundings is to be seen, voxels.
     """
     world = np.asarray(layer.data_to_world(place), float)
     viewer.dims.point = tuple(world)
     camera = viewer.scene.camera
     camera.center = tuple(world[list(viewer.dims.displayed)])
-    size = float(np.max(layer.scale)) * max(across, 4)
-    height = min(viewer.canvas.size)
-    wanted = height / (size * 14)  # there are some more around it
+    wanted = min(viewer.canvas.size) / (float(np.max(layer.scale)) * max(across, 24))
     if not wanted / 2.5 < camera.zoom < wanted * 4:
         camera.zoom = wanted
