@@ -1,4 +1,4 @@
-"""Errors of gaps to structures and of the position in a cell, on digitized balls whose numbers are known.
+"""Errors of gaps to structures and of the position in a cell, on digitized balls.
 
 Run `python benchmarks/distances.py --output benchmarks/results/distances.json`.
 

@@ -22,9 +22,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from isgseg.data.normalization import Normalizer
 from isgseg.hardware import autocast
-from isgseg.inference import segmentation
+from isgseg.inference import segmentation, streaming
 from isgseg.inference import slices as detection
-from isgseg.inference import streaming
 from isgseg.inference.predictor import Predictor
 from isgseg.instances.linking import SliceLinker
 from isgseg.io.volumes import Volume, write_volume
