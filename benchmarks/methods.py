@@ -100,6 +100,8 @@ def real_slices(folder: Path, name: str) -> None:
     row = methods_rows.ROWS[name]
     if not (isinstance(row, methods_rows.Isgseg) and model.is_file() and default_data().is_dir()):
         return
+    if row.of:  # the same network
+        return
     checkpoint = json.loads(model.read_text())["model"]
     output = folder / "real" / f"{name}_all.json"
 
