@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -133,6 +134,17 @@ def test_slices_taken_together_get_the_detections_of_each(module: GranuleModule)
                 np.testing.assert_allclose(found[name], value, atol=1e-3)
 
 
+def test_a_half_empty_image_has_half_of_the_proposals() -> None:
+    model = network(proposals=20)
+    counts: list[int] = []
+    model.roi_heads.register_forward_pre_hook(lambda _, inputs: counts.append(len(inputs[1][0])))
+    image = np.random.default_rng(0).integers(0, 255, (512, 512)).astype(np.uint8)
+    with torch.inference_mode():
+        for share in (1.0, 0.5, 0.1):
+            detection._detect(model, [image], [replace(WHOLE, share=share)], torch.device("cpu"))
+    assert counts == [80, 40, 20]
+
+
 def test_a_blank_slice_costs_nothing(
     module: GranuleModule, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -215,6 +227,9 @@ def test_enlarging_in_the_first_convolution_changes_last_digits_only(
         whole = fused.backbone(found.tensors)
         for name, value in plain.backbone(expected.tensors).items():
             assert (whole[name] - value).abs().max() < 1e-5 * value.abs().max()
+        for one, other in zip(plain(images), fused(images), strict=True):
+            assert other.keys() == one.keys()
+            np.testing.assert_allclose(other["scores"][:5], one["scores"][:5], atol=1e-3)
 
 
 @pytest.mark.parametrize("settings", [{"scale": 1.0}, {"scale": 3.0}, {"scale": None}], ids=str)
@@ -286,6 +301,7 @@ def test_windows_hold_the_cell_and_its_margin() -> None:
     assert plan(filled, margin=20, unit=16, limit=1000) == []
     filled[90:110, 250:300] = True
     (window,) = plan(filled, margin=20, unit=16, limit=1000)
+    assert window.share == pytest.approx(20 * 50 / (80 * 96))
     assert (window.rows, window.columns) == (slice(64, 144), slice(224, 320))
     assert inside(np.array([[0, 0, 2, 2], [498, 198, 500, 200]]), window.core).all()
 

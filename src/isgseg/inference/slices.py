@@ -89,6 +89,7 @@ def _detect(
     """Detections of images of one shape, each from the window that owns it."""
     found = [[NOTHING] for _ in images]
     for tile in tiles:
+        network.rpn.share = tile.share
         crops = [to_tensor(image[tile.rows, tile.columns], device) for image in images]
         for parts, result in zip(found, network(crops), strict=True):
             parts.append(_owned(result, tile))

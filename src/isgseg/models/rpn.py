@@ -28,6 +28,9 @@ class ScaledRegionProposalNetwork(RegionProposalNetwork):
         count: of candidates on each level before suppression, and of proposals after it.
         area: network pixels of the image to which the count refers; larger ones have more in
             proportion. None: it holds for any image, and training takes twice as many candidates.
+
+    Attributes:
+        share: of an image that may hold objects: the rest of it adds nothing to the count.
     """
 
     def __init__(
@@ -49,7 +52,7 @@ class ScaledRegionProposalNetwork(RegionProposalNetwork):
             post_nms_top_n={"training": count, "testing": count},
             nms_thresh=0.7,
         )
-        self.area, self._times = area, 1.0
+        self.area, self.share, self._times = area, 1.0, 1.0
 
     def forward(
         self,
@@ -81,7 +84,7 @@ class ScaledRegionProposalNetwork(RegionProposalNetwork):
     ) -> tuple[list[Tensor], list[Tensor], tuple[list[Tensor], Tensor, Tensor]]:
         """Proposals, their scores, and of all anchors places, logits and corrections."""
         height, width = padded(images.image_sizes)
-        self._times = max(1.0, height * width / self.area) if self.area else 1.0
+        self._times = max(1.0, self.share * height * width / self.area) if self.area else 1.0
         levels = list(features.values())
         objectness, deltas = self.head(levels)
         anchors = self.anchor_generator(images, levels)
