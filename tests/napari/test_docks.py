@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +17,9 @@ from test_session import SIZE, scene
 from isgseg.analysis.granules import granule_table
 from isgseg.instances import editing
 from isgseg.napari import networks, steps
+from isgseg.napari.loading import load_torch
 from isgseg.napari.session import ACCEPTED, OFFERED
+from isgseg.napari.teaching import base_of
 
 pytest.importorskip("napari", reason="the extra napari is not installed")
 pytest.importorskip("pytestqt", reason="pytest-qt is not installed")
@@ -24,6 +27,7 @@ pytest.importorskip("PySide6", reason="no Qt binding is installed")
 if sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
     pytest.skip("no display; run it by xvfb-run", allow_module_level=True)
 
+load_torch()  # the tests import parts of it later on, when there is a window
 DOCKS: list[Any] = []  # of a test
 
 
@@ -370,6 +374,57 @@ def test_reviewed_slices_become_a_lesson(
     assert dock.network.currentText() == "taught: run_1"
     networks._taught.clear()
     dock.close()
+
+
+DRAWN_FIRST = """
+import napari
+from qtpy.QtWidgets import QApplication
+viewer = napari.Viewer(show=True)
+QApplication.instance().processEvents()
+from isgseg.napari.loading import load_torch
+load_torch()
+import torchvision
+viewer.close()
+QApplication.instance().processEvents()
+"""
+
+
+@pytest.mark.slow
+def test_pytorch_is_imported_after_the_window_was_drawn() -> None:
+    run = subprocess.run([sys.executable, "-c", DRAWN_FIRST], capture_output=True, check=False)
+    assert run.returncode == 0, run.stderr[-2000:]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_corrections_teach_a_network_that_is_offered_then(
+    review: Any, viewer: Any, qtbot: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from isgseg.models.locate import shipped_model
+    from isgseg.napari.find_dock import FindGranules
+    from isgseg.napari.teach_dock import Teach
+
+    monkeypatch.chdir(tmp_path)
+    review._do(steps.merge(review.session, [2, 3]))
+    review.session.say([1], ACCEPTED)
+    review.session.say_complete([4, 5, 6, 7, 8, 9, 10])  # 5 is in them, and nobody looked at it
+    dock, finder = opened(Teach(viewer)), opened(FindGranules(viewer))
+    dock.add.click()
+    lesson = [image.stem for image in dock.lesson.images()]
+    # In slice 2 all is reviewed, in 3 and from 11 on nobody looked at granule 5.
+    reviewed = ["cell_z0002to0002_train", "cell_z0004to0008_train", "cell_z0009to0010_val"]
+    assert lesson == reviewed
+    dock.network.choose(shipped_model())
+    dock.epochs.setValue(1)
+    dock.start.click()
+    assert dock.stop.isEnabled(), dock.message.text()
+    qtbot.waitUntil(lambda: dock.job is None, timeout=1_100_000)
+    assert "Done" in dock.message.text(), dock.message.text()
+    assert dock.curve.points
+    for list_ in (dock.network, finder.network):
+        assert list_.currentText().startswith("taught: run_")
+    assert base_of(dock.network.currentData())[0] == base_of(shipped_model())[0]
+    networks._taught.clear()
 
 
 def test_nothing_is_edited_without_a_review(viewer: Any) -> None:
