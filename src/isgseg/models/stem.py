@@ -44,6 +44,7 @@ class StemTransform(Transform):
     def __init__(self, transform: Transform, conv: nn.Conv2d) -> None:
         channels = conv.in_channels
         super().__init__(transform.scale, transform.margin, channels)
+        self.train(transform.training)
         self.zoom, self.conv = transform.zoom, conv
         shape, weight = (1, channels, 1, 1), conv.weight.detach()
         mean, deviation = weight.new_tensor(self.image_mean), weight.new_tensor(self.image_std)
