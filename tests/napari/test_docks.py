@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,23 @@ pytest.importorskip("PySide6", reason="no Qt binding is installed")
 if sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
     pytest.skip("no display; run it by xvfb-run", allow_module_level=True)
 
-Make = Callable[[], Any]
+DOCKS: list[Any] = []  # of a test
+
+
+def opened(dock: Any) -> Any:
+    """A dock that is closed and deleted after the test."""
+    DOCKS.append(dock)
+    return dock
+
+
+def delete(qapp: Any) -> None:
+    """Deletes what was closed now, while there is an application: not when Python ends."""
+    from qtpy.QtCore import QEvent
+
+    for _ in range(2):
+        gc.collect()
+        qapp.sendPostedEvents(None, QEvent.Type.DeferredDelete)
+        qapp.processEvents()
 
 
 @pytest.fixture(scope="module")
@@ -33,14 +50,22 @@ def window(qapp: Any) -> Iterator[Any]:
     made = napari.Viewer(show=False)  # type: ignore[attr-defined, unused-ignore]
     yield made
     made.close()
+    del made
+    delete(qapp)
 
 
 @pytest.fixture
-def viewer(window: Any, qtbot: Any) -> Iterator[Any]:
+def viewer(window: Any, qtbot: Any, qapp: Any) -> Iterator[Any]:
     """The window, which takes a second to make, without layers."""
     yield window
+    for dock in [*DOCKS]:
+        dock.close()
+        dock.deleteLater()
+    DOCKS.clear()
     window.dims.ndisplay = 2
     window.layers.clear()
+    window.keymap.clear()
+    delete(qapp)
 
 
 def tomogram() -> np.ndarray:
@@ -58,14 +83,13 @@ def open_cell(viewer: Any, tmp_path: Path | None = None) -> Any:
 
 
 @pytest.fixture
-def review(viewer: Any, tmp_path: Path) -> Iterator[Any]:
+def review(viewer: Any, tmp_path: Path) -> Any:
     from isgseg.napari.proofread_dock import Proofread
 
     open_cell(viewer, tmp_path)
-    dock = Proofread(viewer)
+    dock = opened(Proofread(viewer))
     dock.begin()
-    yield dock
-    dock.close()
+    return dock
 
 
 def test_the_table_and_the_labels_are_linked_both_ways(review: Any, viewer: Any) -> None:
@@ -217,7 +241,7 @@ def test_saving_goes_on_in_the_new_file(
     assert settings["scale"] == pytest.approx(SIZE)
     assert len(settings["features"]) == len(review.session.table)
     review._do(steps.delete(review.session, [2]))
-    again = type(review)(review.viewer)
+    again = opened(type(review)(review.viewer))
     review.end()
     layer = review.viewer.add_labels(data, **{k: settings[k] for k in ("scale", "metadata")})
     again.labels.choose(layer)
@@ -232,7 +256,7 @@ def test_labels_of_another_journal_are_told(viewer: Any, tmp_path: Path) -> None
 
     (tmp_path / "cell_labels.review.jsonl").write_text('{"isgseg_review": 1}\n')
     open_cell(viewer, tmp_path)
-    dock = Proofread(viewer)
+    dock = opened(Proofread(viewer))
     dock.form.begin.click()
     assert "other labels" in dock.form.message.text()
     assert dock.session is None
@@ -249,7 +273,7 @@ def found() -> Any:
 
 
 @pytest.fixture
-def finding(viewer: Any, monkeypatch: pytest.MonkeyPatch, qtbot: Any) -> Iterator[Any]:
+def finding(viewer: Any, monkeypatch: pytest.MonkeyPatch, qtbot: Any) -> Any:
     from isgseg.napari import searching
     from isgseg.napari.find_dock import FindGranules
 
@@ -260,9 +284,7 @@ def finding(viewer: Any, monkeypatch: pytest.MonkeyPatch, qtbot: Any) -> Iterato
 
     monkeypatch.setattr(searching, "find", quick)
     viewer.add_image(tomogram(), name="cell", metadata={"isgseg": {"voxel_size": SIZE}})
-    dock = FindGranules(viewer)
-    yield dock
-    dock.close()
+    return opened(FindGranules(viewer))
 
 
 def test_the_slider_shows_and_hides_at_once(finding: Any, qtbot: Any) -> None:
@@ -292,7 +314,7 @@ def test_what_was_found_is_proofread_with_what_lies_below_the_threshold(
 
     finding.run()
     qtbot.waitUntil(lambda: finding.result is not None, timeout=20_000)
-    dock: Any = Proofread(viewer)
+    dock: Any = opened(Proofread(viewer))
     dock.labels.choose(finding.layer)
     dock.begin()
     assert dock.session.state(5) == OFFERED
@@ -330,7 +352,7 @@ def test_reviewed_slices_become_a_lesson(
     from isgseg.napari.teach_dock import Teach
 
     monkeypatch.chdir(tmp_path)
-    dock = Teach(viewer)
+    dock = opened(Teach(viewer))
     dock.add.click()
     assert "slices are reviewed" in dock.message.text()
     assert not dock.start.isEnabled()
@@ -353,7 +375,7 @@ def test_reviewed_slices_become_a_lesson(
 def test_nothing_is_edited_without_a_review(viewer: Any) -> None:
     from isgseg.napari.proofread_dock import Proofread
 
-    dock = Proofread(viewer)
+    dock = opened(Proofread(viewer))
     assert "no labels yet" in dock.form.status.text()
     assert not dock.form.buttons["accept"].isEnabled()
     dock._act(dock.accept)

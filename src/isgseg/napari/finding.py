@@ -113,8 +113,9 @@ def find(
         InputError: the volume is none, or the checkpoint cannot be used.
     """
     from isgseg.inference.arrays import as_volume
+    from isgseg.inference.candidates import lowest_score
     from isgseg.inference.predictor import Predictor
-    from isgseg.inference.watching import lowest_score, preview, watched
+    from isgseg.inference.watching import preview, watched
     from isgseg.io.volumes import Volume
     from isgseg.models.locate import find_model
 
