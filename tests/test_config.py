@@ -429,6 +429,13 @@ def test_an_error_of_ours_keeps_its_traceback(frame: Frame) -> None:
         assert f"{error}: a bug" in run.stderr
 
 
+def test_a_folder_without_the_right_to_it_is_said_in_one_line(frame: Frame) -> None:
+    run = frame("raise PermissionError(13, 'Permission denied', 'closed/dataset.yaml')")
+    assert run.returncode == 1
+    (line,) = run.stderr.splitlines()
+    assert "ERROR closed/dataset.yaml: Permission denied; give a path that you may use" in line
+
+
 def test_a_full_disk_and_an_interruption_are_said_in_one_line(frame: Frame) -> None:
     run = frame("raise OSError(28, 'No space left on device', 'out/x.png')")
     assert run.returncode == 1

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
+import tomllib
 import zipfile
 from pathlib import Path
 
@@ -128,3 +130,18 @@ def test_the_wheel_carries_conf_and_runs_from_an_empty_folder(
     where = [python, "-c", "import isgseg.config as c; print(c.CONFIG_DIR)"]
     out = subprocess.run(where, cwd=empty, capture_output=True, text=True, check=True).stdout
     assert str(site / "isgseg" / "conf") == out.strip()
+
+
+def test_the_lowest_versions_are_those_of_the_package() -> None:
+    """`constraints-lowest.txt` pins what `pyproject.toml` allows at least."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = ("parquet", "zarr", "hdf5", "report", "cluster")
+    asked = project["dependencies"] + [
+        one for extra in extras for one in project["optional-dependencies"][extra]
+    ]
+    lowest = dict(re.findall(r"^([\w-]+)>=([\d.]+)", "\n".join(asked), re.MULTILINE))
+    text = (ROOT / "constraints-lowest.txt").read_text()
+    pinned = dict(re.findall(r"^([\w-]+)==([\d.]+)$", text, re.MULTILINE))
+    assert len(lowest) == len(asked)
+    for name, version in lowest.items():
+        assert f"{pinned[name]}.".startswith(f"{version}."), name

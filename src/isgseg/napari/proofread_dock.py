@@ -53,6 +53,9 @@ class Proofread(Actions):
             self._act(lambda: self._begin(layer))
 
     def _begin(self, layer: Any) -> None:
+        for dock in REVIEWS:
+            if dock.layer is layer:  # one that napari took out of the window
+                dock.end()
         self.end()
         known, file, size = about(layer), file_of(layer), voxel_size_of(layer)
         table = known.get("table")
@@ -187,8 +190,9 @@ class Proofread(Actions):
             if QMessageBox.question(self, "isgseg", question) == QMessageBox.Yes:
                 self._act(self.save)
         self.end()
-        self.viewer.mouse_drag_callbacks.remove(self._clicked)
-        REVIEWS.remove(self)
+        if self in REVIEWS:
+            self.viewer.mouse_drag_callbacks.remove(self._clicked)
+            REVIEWS.remove(self)
         super().closeEvent(event)
 
     def _is_changed(self) -> bool:

@@ -20,6 +20,7 @@ from isgseg.errors import InputError
 from isgseg.instances.components import Ints, Labels
 from isgseg.io.formats import Array, VoxelSize
 from isgseg.io.volumes import write_volume
+from isgseg.napari.loading import load_torch
 from isgseg.overrides import literal
 
 VALIDATION = 0.2  # share of the reviewed slices of a cell
@@ -175,6 +176,7 @@ def base_of(network: Path) -> tuple[int, dict[str, object]]:
     Raises:
         InputError: it is no checkpoint, or a U-Net, which this cannot teach.
     """
+    load_torch()
     from isgseg.models.checkpoint import load_checkpoint
 
     checkpoint = load_checkpoint(network)

@@ -84,7 +84,8 @@ _MODEL: dict[str, tuple[Any, Any]] = {
     "target": (str, Field(alias="_target_")),
     "convert": (str, Field("all", alias="_convert_")),
     "weights": (Text | None, ...),
-    "lr": (Annotated[float, Field(gt=0, le=10)], ...),  # 0 is of checkpoints that were made to test something
+    # 0 is of checkpoints that were made to test something
+    "lr": (Annotated[float, Field(gt=0, le=10)], ...),
     "tta": (Tta, ...),
 }
 MaskRCNN = section_of(

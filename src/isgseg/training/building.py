@@ -81,6 +81,18 @@ def settings_refused() -> Iterator[None]:
         ) from error
 
 
+def loggers_and_callbacks(cfg: DictConfig) -> tuple[list[Any], list[Any]]:
+    """What the groups `logger` and `callbacks` make, once their folders were tried.
+
+    Raises:
+        InputError: a part cannot be made, or its folder cannot be written.
+    """
+    loggers = build_all(cfg.get("logger"), "logger")
+    callbacks = without_rate(build_all(cfg.get("callbacks"), "callbacks"), loggers)
+    require_folders(loggers, callbacks)
+    return loggers, callbacks
+
+
 def require_folders(loggers: list[Any], callbacks: list[Any]) -> None:
     """Whether the folders of loggers and checkpoints can be written, before hours of training.
 

@@ -40,7 +40,7 @@ def require_finite_weights(network: torch.nn.Module, lr: float) -> None:
     lost = [name for name, value in network.named_parameters() if not torch.isfinite(value).all()]
     if lost:
         raise InputError(
-            f"{len(lost)} tensors of weights are NaN or infinite, {lost[0]} among them: the training "
-            f"has diverged. Lower model.lr={lr:g}, raise model.warmup_steps, or set "
+            f"{len(lost)} tensors of weights are NaN or infinite, {lost[0]} among them: the "
+            f"training has diverged. Lower model.lr={lr:g}, raise model.warmup_steps, or set "
             "trainer.precision=32-true"
         )
