@@ -2,19 +2,24 @@
 
 Run `python benchmarks/predict.py --light LIGHT.pth --default DEFAULT.pth --output
 benchmarks/results/predict.json`. A contender without a checkpoint is random: see `contenders`.
-`--slices 2 --rounds 1` is a quick try. `predict_memory.py` measures memory and growth,
-`predict_parts.py` where the time goes.
+`--slices 2 --rounds 1` is a quick try. `--stardist PYTHON --cellpose PYTHON`, interpreters of the
+environments in `benchmarks/peers`, add what else a user could take, on the same slices.
+`predict_memory.py` measures memory and growth, `predict_parts.py` where the time goes.
 """
 
 from __future__ import annotations
 
 import argparse
 import statistics
+import subprocess
+import tempfile
 import time
 from collections import defaultdict
+from pathlib import Path
 
 import numpy as np
 from contenders import BASELINE, CONTENDERS, Array, add_options, contender
+from peaks import add_peaks
 from record import Result, add_output
 
 from isgseg.evaluation.matching import match_instances
@@ -22,7 +27,8 @@ from isgseg.hardware import pick_device, pick_precision
 from isgseg.phantom import make_phantom
 
 FIELD = (486, 473)  # (y, x) pixels of a slice
-TARGETS = {"light fast": 15.0, "default fast": 5.0}  # times faster than the baseline
+TARGETS = {"light fast": 20.0, "default fast": 5.0}  # times faster than the baseline
+PEERS = {"stardist": "StarDist 3D's network", "cellpose": "Cellpose's cyto network"}
 Rows = dict[str, dict[str, float]]
 
 
@@ -30,13 +36,17 @@ def main() -> None:
     """Times every contender and records it."""
     parser = argparse.ArgumentParser(description=__doc__)
     add_options(parser)
+    for peer, title in PEERS.items():
+        parser.add_argument(f"--{peer}", metavar="PYTHON", help=f"times {title} too")
     parser.add_argument("--slices", type=int, default=8, help="in a round, for every contender")
     parser.add_argument("--rounds", type=int, default=3)
     add_output(parser)
     args = parser.parse_args()
     phantom = make_phantom(args.seed, shape=(args.slices * args.rounds, *FIELD))
-    rows = race(phantom.volume, phantom.labels, args)
     result = Result("Labelling slices of 486 x 473 pixels", seeds=[args.seed])
+    device = pick_device(args.device)
+    add_peaks(result, device, pick_precision(args.precision, device))
+    rows = race(phantom.volume, phantom.labels, args)
     for name, row in rows.items():
         kind = name if getattr(args, name.split()[0]) else f"{name} (random weights)"
         result.add("speed", f"{kind}: a slice", row["seconds"], "s")
@@ -47,7 +57,13 @@ def main() -> None:
         if name.endswith("fast") and row["objects"]:
             f1 = row["F1 against plain"]
             result.add("quality", f"{kind}: F1 against the plain path", f1, target=">= 0.99")
-    device = pick_device(args.device)
+    for peer, title in PEERS.items():
+        if python := getattr(args, peer):
+            seconds = time_of_peer(peer, python, phantom.volume[: args.slices])
+            kind = f"{title} (random weights, network alone)"
+            result.add("speed", f"{kind}: a slice", seconds, "s")
+            ratio = seconds / rows["light fast"]["seconds"]
+            result.add("speed", f"light fast: times as fast as {kind}", ratio)
     result.details["precision of ours"] = pick_precision(args.precision, device)
     result.details["rows"] = rows
     result.write(args.output)
@@ -82,6 +98,16 @@ def race(volume: Array, ground_truth: Array, args: argparse.Namespace) -> Rows:
         name: {key: statistics.median(one[key] for one in several) for key in several[0]}
         for name, several in found.items()
     }
+
+
+def time_of_peer(peer: str, python: str, volume: Array) -> float:
+    """Seconds a slice of another program's network, which an environment of its own runs."""
+    script = Path(__file__).parent / "peers" / peer / f"time_{peer}.py"
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "volume.npy"
+        np.save(path, volume)
+        run = subprocess.run([python, script, path], capture_output=True, text=True, check=True)
+    return float(run.stdout.split()[-1])
 
 
 if __name__ == "__main__":

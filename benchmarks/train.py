@@ -25,6 +25,7 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from omegaconf import DictConfig
+from peaks import add_peaks
 from record import Result, add_output
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
@@ -80,6 +81,7 @@ def main() -> None:
         ratio = statistics.median(one / other for one, other in pairs)
         result.add("speed", f"training, ours against the {name}", ratio, "", target)
     result.add("speed", "share of validation for metrics", share, "", "<= 0.1")
+    add_peaks(result, pick_device(), own)
     result.details |= {"precision": own, "device": str(pick_device())}
     result.write(args.output)
 

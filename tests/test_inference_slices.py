@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from isgseg.inference.tiling import WHOLE, inside, occupied, plan
 from isgseg.io.volumes import Volume, read_labels, write_volume
 from isgseg.models.fusion import StemPool, fuse_mask_rcnn, grid_unit, receptive_field
 from isgseg.models.mask_rcnn import build_mask_rcnn
+from isgseg.models.stem import StemTransform, fuse_stem
 from isgseg.predict import predict
 from isgseg.training.base import GranuleModule
 from isgseg.training.evaluation import load_module
@@ -132,6 +134,17 @@ def test_slices_taken_together_get_the_detections_of_each(module: GranuleModule)
                 np.testing.assert_allclose(found[name], value, atol=1e-3)
 
 
+def test_a_half_empty_image_has_half_of_the_proposals() -> None:
+    model = network(proposals=20)
+    counts: list[int] = []
+    model.roi_heads.register_forward_pre_hook(lambda _, inputs: counts.append(len(inputs[1][0])))
+    image = np.random.default_rng(0).integers(0, 255, (512, 512)).astype(np.uint8)
+    with torch.inference_mode():
+        for share in (1.0, 0.5, 0.1):
+            detection._detect(model, [image], [replace(WHOLE, share=share)], torch.device("cpu"))
+    assert counts == [80, 40, 20]
+
+
 def test_a_blank_slice_costs_nothing(
     module: GranuleModule, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -194,6 +207,42 @@ def test_the_stem_pools_as_torch_does(layout: torch.memory_format) -> None:
     assert torch.equal(StemPool(3, stride=2, padding=1)(values), expected)
 
 
+@pytest.mark.parametrize("shape", [(48, 64), (37, 50), (17, 5), (3, 4), (1, 2)], ids=str)
+@pytest.mark.parametrize("channels", [1, 3, 5])
+def test_enlarging_in_the_first_convolution_changes_last_digits_only(
+    shape: tuple[int, int], channels: int
+) -> None:
+    plain = fuse_mask_rcnn(network(channels=5 if channels == 1 else channels))
+    fused = fuse_mask_rcnn(plain)
+    fuse_stem(fused)
+    assert isinstance(fused.transform, StemTransform)
+    images = [torch.rand(channels, *shape) for _ in range(2)]
+    with torch.inference_mode():
+        expected, _ = plain.transform(images)
+        found, _ = fused.transform(images)
+        features = plain.backbone.body.conv1(expected.tensors)
+        assert found.image_sizes == expected.image_sizes
+        assert found.tensors.is_contiguous(memory_format=torch.channels_last)
+        torch.testing.assert_close(found.tensors, features, rtol=0, atol=1e-5)
+        whole = fused.backbone(found.tensors)
+        for name, value in plain.backbone(expected.tensors).items():
+            assert (whole[name] - value).abs().max() < 1e-5 * value.abs().max()
+        for one, other in zip(plain(images), fused(images), strict=True):
+            assert other.keys() == one.keys()
+            np.testing.assert_allclose(other["scores"][:5], one["scores"][:5], atol=1e-3)
+
+
+@pytest.mark.parametrize("settings", [{"scale": 1.0}, {"scale": 3.0}, {"scale": None}], ids=str)
+def test_only_an_image_that_is_enlarged_twice_is_not_enlarged(settings: dict[str, Any]) -> None:
+    other = network(**settings)
+    fuse_stem(other)
+    assert not isinstance(other.transform, StemTransform)
+    zoomed = network()
+    zoomed.transform.zoom = (1.0, 1.2)
+    fuse_stem(zoomed)
+    assert not isinstance(zoomed.transform, StemTransform)
+
+
 @pytest.mark.parametrize("norm", ["batch", "frozen"])
 @pytest.mark.parametrize("backbone", ["resnet10", "resnet18", "resnet50"])
 def test_folding_changes_last_digits_only(backbone: str, norm: str) -> None:
@@ -252,6 +301,7 @@ def test_windows_hold_the_cell_and_its_margin() -> None:
     assert plan(filled, margin=20, unit=16, limit=1000) == []
     filled[90:110, 250:300] = True
     (window,) = plan(filled, margin=20, unit=16, limit=1000)
+    assert window.share == pytest.approx(20 * 50 / (80 * 96))
     assert (window.rows, window.columns) == (slice(64, 144), slice(224, 320))
     assert inside(np.array([[0, 0, 2, 2], [498, 198, 500, 200]]), window.core).all()
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from conftest import TINY_NETWORK, Compose
+from pytorch_optimizer.optimizer.utils.matrix import zero_power_via_newton_schulz_5
 from torch.nn import Parameter
 
 from isgseg.errors import InputError
+from isgseg.models.muon import Muon
 from isgseg.models.optimizer import ADAM_SHARE, build_optimizer, build_schedule
 
 
@@ -21,15 +25,16 @@ def parameters() -> list[Parameter]:
 def test_muon_moves_a_matrix_equally_far_in_every_direction(
     native: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    precisions = set()
-    product = torch.mm
+    precisions: set[torch.dtype] = set()
+    for name in ("mm", "bmm"):
+        product = getattr(torch, name)
 
-    def spy(left: torch.Tensor, right: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
-        precisions.add(left.dtype)
-        return product(left, right, out=out)
+        def spy(*factors: torch.Tensor, out: torch.Tensor, product: Any = product) -> Any:
+            precisions.update(factor.dtype for factor in factors)
+            return product(*factors, out=out)
 
+        monkeypatch.setattr(torch, name, spy)
     monkeypatch.setattr("isgseg.models.muon.has_bf16", lambda device: native)
-    monkeypatch.setattr(torch, "mm", spy)
     weights = parameters()
     frozen = Parameter(torch.randn(20, 20), requires_grad=False)
     before = [weight.detach().clone() for weight in weights]
@@ -52,6 +57,42 @@ def test_muon_moves_a_matrix_equally_far_in_every_direction(
         torch.testing.assert_close(
             step.abs(), torch.full_like(step, ADAM_SHARE * 0.01), rtol=0.01, atol=0
         )
+
+
+@pytest.mark.parametrize("native", [True, False], ids=["bf16", "fp32"])
+@pytest.mark.parametrize("shape", [(16, 9, 3, 3), (24, 24), (96, 16)], ids=str)
+def test_matrices_taken_together_step_as_each_alone(
+    shape: tuple[int, ...], native: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("isgseg.models.muon.has_bf16", lambda device: native)
+    torch.manual_seed(0)
+    together = [Parameter(torch.randn(shape)) for _ in range(3)]
+    alone = [Parameter(weight.detach().clone()) for weight in together]
+    optimizers = [build_optimizer(weights, "muon") for weights in (together, *([a] for a in alone))]
+    for _ in range(3):
+        for weight, twin in zip(together, alone, strict=True):
+            weight.grad = torch.randn(shape)
+            twin.grad = weight.grad.clone()
+        for optimizer in optimizers:
+            optimizer.step()
+    for weight, twin in zip(together, alone, strict=True):
+        difference = (weight - twin).norm() / weight.norm()
+        assert difference < (1e-3 if native else 1e-6)
+
+
+@pytest.mark.parametrize("shape", [(16, 9, 3, 3), (24, 24), (96, 16)], ids=str)
+def test_in_fp32_factors_are_those_of_double_precision(
+    shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("isgseg.models.muon.has_bf16", lambda device: False)
+    torch.manual_seed(0)
+    weights = Parameter(torch.randn(shape))
+    group = build_optimizer([weights], "muon").param_groups[0]
+    updates = [torch.randn(shape) * 10.0 ** -torch.arange(shape[-1]) for _ in range(2)]
+    factors = Muon._orthogonalize(group, updates)
+    for update, factor in zip(updates, factors, strict=True):
+        exact = zero_power_via_newton_schulz_5(update.double().flatten(1), dtype=torch.float64)
+        torch.testing.assert_close(factor, exact.float(), rtol=0, atol=1e-4)
 
 
 def test_decay_shrinks_the_weights_by_its_share_of_the_rate() -> None:

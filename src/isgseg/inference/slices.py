@@ -16,6 +16,7 @@ from isgseg.inference.method import Detections, Slices
 from isgseg.inference.streaming import SliceNetwork, simple, to_tensor
 from isgseg.inference.tiling import Tile, inside
 from isgseg.models.fusion import fuse_mask_rcnn, grid_unit, receptive_field, share_weights
+from isgseg.models.stem import fuse_stem
 from isgseg.models.tta import AugmentedMaskRCNN
 
 NOTHING: Detections = {
@@ -56,7 +57,7 @@ class MaskRCNNDetector(SliceNetwork[Detections]):
 
     def windows(self, network: Any) -> tuple[Sequence[int] | None, int]:
         """See `grid_unit` and `receptive_field`."""
-        return grid_unit(network), receptive_field(network)
+        return grid_unit(network), receptive_field(self.network)
 
     def compute(
         self, network: Any, images: list[npt.NDArray[np.uint8]], tiles: list[Tile]
@@ -74,6 +75,8 @@ class MaskRCNNDetector(SliceNetwork[Detections]):
         if scale is not None:
             y, x = (factor if factor == 1 else simple(scale * factor) / scale for factor in zoom)
             network.transform.zoom = y, x
+        if self.fast and len(self.symmetries) == 1:  # a turned image would have other edges
+            fuse_stem(network)
         return network
 
 
@@ -86,6 +89,7 @@ def _detect(
     """Detections of images of one shape, each from the window that owns it."""
     found = [[NOTHING] for _ in images]
     for tile in tiles:
+        network.rpn.share = tile.share
         crops = [to_tensor(image[tile.rows, tile.columns], device) for image in images]
         for parts, result in zip(found, network(crops), strict=True):
             parts.append(_owned(result, tile))

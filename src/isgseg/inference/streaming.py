@@ -130,7 +130,7 @@ def to_tensor(image: npt.NDArray[np.uint8], device: torch.device) -> Tensor:
     if device.type == "cuda":
         tensor = tensor.pin_memory()
     tensor = tensor.to(device, non_blocking=True)
-    return tensor.permute(2, 0, 1).float() / 255
+    return tensor.permute(2, 0, 1) / 255
 
 
 def ahead(batches: Iterator[Batch]) -> Iterator[Batch]:

@@ -26,11 +26,13 @@ class Tile:
         columns: likewise.
         core: y0, x0, y1, x1, half-open: the window owns the objects whose centre lies in it. The
             cores of a slice's windows do not overlap.
+        share: of what the network sees that is occupied.
     """
 
     rows: slice
     columns: slice
     core: tuple[float, float, float, float]
+    share: float = 1.0
 
 
 WHOLE = Tile(slice(None), slice(None), (-inf, -inf, inf, inf))
@@ -50,7 +52,8 @@ def occupied(image: npt.NDArray[np.uint8], normalizer: Normalizer) -> npt.NDArra
     """
     if normalizer.method != "mode":
         return np.ones(image.shape[:2], dtype=bool)
-    brightest = image if image.ndim == 2 else image.max(axis=2)
+    # Channel by channel: a maximum over the last axis takes ten times as long.
+    brightest = np.maximum.reduce(list(np.moveaxis(np.atleast_3d(image), 2, 0)))
     mean = ndi.uniform_filter(brightest.astype(np.float32), 5)
     return np.asarray(mean > normalizer(np.array(EMPTY * normalizer.high)))
 
@@ -84,7 +87,7 @@ def plan(
         each = numbers[axis].tolist()
         spans.append(_spans(int(lines[0]), int(lines[-1]) + 1, occupied.shape[axis], *each))
     return [
-        Tile(rows, columns, (y0, x0, y1, x1))
+        Tile(rows, columns, (y0, x0, y1, x1), float(occupied[rows, columns].mean()))
         for (rows, (y0, y1)), (columns, (x0, x1)) in product(*spans)
         if occupied[_within(y0, y1), _within(x0, x1)].any()
     ]

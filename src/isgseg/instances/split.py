@@ -110,6 +110,9 @@ def _basins(
     if body.sum() < 2 * settings.min_voxels:
         return body.astype(np.int64)
     height_map = _smoothed(body, inside, ends, settings.sigma) * padded
+    _, maxima = ndi.label(local_maxima(height_map, footprint=AROUND), AROUND)
+    if maxima < 2:  # of one granule; its seeds cannot be more, and take longer to find
+        return body.astype(np.int64)
     seeds = find_seeds(height_map, settings.height)
     if seeds.max() < 2:
         return body.astype(np.int64)
@@ -167,12 +170,14 @@ def _smoothed(part: Bools, inside: npt.NDArray[Any] | None, ends: Ends, sigma: f
     """
     reach = _reach(sigma)
     if inside is None:
-        wide = part
-        for axis, sides in enumerate(ends):
-            for side, is_end in enumerate(sides):
-                margin = [(0, 0)] * 3
-                margin[axis] = (reach, 0) if side == 0 else (0, reach)
-                wide = np.pad(wide, margin, mode="edge" if is_end else "constant")
+        wide = np.zeros([side + 2 * reach for side in part.shape], bool)
+        wide[(slice(reach, -reach),) * 3] = part
+        for axis, (first, last) in enumerate(ends):
+            lines = np.moveaxis(wide, axis, 0)
+            if first:
+                lines[:reach] = lines[reach]
+            if last:
+                lines[-reach:] = lines[-reach - 1]
         distance = wide * 1.0 if wide.all() else ndi.distance_transform_edt(wide)
     else:
         distance = np.asarray(inside, np.float64)

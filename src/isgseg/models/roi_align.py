@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -37,7 +38,7 @@ class MarginRoIAlign(MultiScaleRoIAlign):
         """As torchvision's. The list then holds the wide boxes: the loss cuts its targets there."""
         boxes[:] = [widen(part, self.margin) for part in boxes]
         features = [x[name] for name in self.featmap_names]
-        height = math.ceil(max(height for height, _ in image_shapes) / STRIDE) * STRIDE
+        height, _ = padded(image_shapes)
         powers = [round(math.log2(height / level.shape[-2])) for level in features]
         mapper = LevelMapper(powers[0], powers[-1], self.canonical_scale, self.canonical_level)
         level = mapper(boxes)
@@ -113,6 +114,12 @@ def _neighbours(start: Tensor, extent: Tensor, count: int, length: int) -> tuple
     beyond = at - low
     pair = torch.stack([low, (low + 1).clamp(max=length - 1)], dim=-1).long()
     return pair, torch.stack([1 - beyond, beyond], dim=-1) * inside[..., None]
+
+
+def padded(shapes: Sequence[tuple[int, int]]) -> tuple[int, int]:
+    """Height and width, in network pixels, of the batch that images of these shapes fill."""
+    height, width = (math.ceil(max(sides) / STRIDE) * STRIDE for sides in zip(*shapes, strict=True))
+    return height, width
 
 
 def widen(boxes: Tensor, margin: float) -> Tensor:

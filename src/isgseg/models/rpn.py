@@ -15,6 +15,8 @@ from torchvision.models.detection.rpn import (
     concat_box_prediction_layers,
 )
 
+from isgseg.models.roi_align import padded
+
 
 class ScaledRegionProposalNetwork(RegionProposalNetwork):
     """torchvision's region proposals, as many on a part of an image as on the whole.
@@ -26,6 +28,9 @@ class ScaledRegionProposalNetwork(RegionProposalNetwork):
         count: of candidates on each level before suppression, and of proposals after it.
         area: network pixels of the image to which the count refers; larger ones have more in
             proportion. None: it holds for any image, and training takes twice as many candidates.
+
+    Attributes:
+        share: of an image that may hold objects: the rest of it adds nothing to the count.
     """
 
     def __init__(
@@ -47,7 +52,7 @@ class ScaledRegionProposalNetwork(RegionProposalNetwork):
             post_nms_top_n={"training": count, "testing": count},
             nms_thresh=0.7,
         )
-        self.area, self._times = area, 1.0
+        self.area, self.share, self._times = area, 1.0, 1.0
 
     def forward(
         self,
@@ -78,8 +83,8 @@ class ScaledRegionProposalNetwork(RegionProposalNetwork):
         self, images: ImageList, features: dict[str, Tensor]
     ) -> tuple[list[Tensor], list[Tensor], tuple[list[Tensor], Tensor, Tensor]]:
         """Proposals, their scores, and of all anchors places, logits and corrections."""
-        height, width = images.tensors.shape[-2:]
-        self._times = max(1.0, height * width / self.area) if self.area else 1.0
+        height, width = padded(images.image_sizes)
+        self._times = max(1.0, self.share * height * width / self.area) if self.area else 1.0
         levels = list(features.values())
         objectness, deltas = self.head(levels)
         anchors = self.anchor_generator(images, levels)
@@ -176,12 +181,16 @@ class DenseAnchors(AnchorGenerator):
 
     def forward(self, image_list: ImageList, feature_maps: list[Tensor]) -> list[Tensor]:
         """As torchvision's, but made once for all images of a size: (N, 4) for each image."""
-        grids = [level.shape[-2:] for level in feature_maps]
+        grids = [list(level.shape[-2:]) for level in feature_maps]
+        size, device = padded(image_list.image_sizes), feature_maps[0].device
         # Tensors of inference mode are of no use outside of it.
-        mode = torch.is_inference_mode_enabled()
-        key = (image_list.tensors.shape[-2:], grids, feature_maps[0].device, mode)
+        key = (size, grids, device, torch.is_inference_mode_enabled())
         if self._known is None or self._known[0] != key:
-            self._known = key, super().forward(image_list, feature_maps)[0]
+            strides = [
+                [torch.tensor(size[i] // grid[i], device=device) for i in (0, 1)] for grid in grids
+            ]
+            self.set_cell_anchors(torch.float32, device)
+            self._known = key, torch.cat(self.grid_anchors(grids, strides))
         return [self._known[1]] * len(image_list.image_sizes)
 
     def set_cell_anchors(self, dtype: torch.dtype, device: torch.device) -> None:
