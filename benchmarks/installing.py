@@ -23,7 +23,24 @@ sys.path.insert(0, str(ROOT / "tests"))
 from empty_environment import empty_environment
 
 PEERS = ("cellpose", "stardist")
+# What the packages of isgseg come with, each with all that it needs; they overlap.
+PARTS = {
+    "torch and torchvision": ["torch", "torchvision"],
+    "these and lightning": ["torch", "torchvision", "lightning"],
+    "these and tensorboard": ["torch", "torchvision", "lightning", "tensorboard"],
+}
 RUNS = 3
+SHAPE = "[24,243,236]"  # of the sample of docs/start/first_labels.md
+FIRST_LABELS = f"""
+import subprocess, sys
+
+def run(command, *arguments):
+    subprocess.run([sys.executable, "-m", f"isgseg.{{command}}", *arguments], check=True)
+
+cells = ["source=phantom", "source.phantom.shape={SHAPE}", "source.phantom.train_seeds=[0]"]
+run("prepare", *cells, "patches.z_context=2", "output_dir=sample")
+run("predict", "sample/volumes/phantom_1000.mrc", "output_dir=labels", "device=cpu")
+"""
 
 
 def main() -> None:
@@ -47,6 +64,12 @@ def main() -> None:
         result.add("speed", "isgseg-predict --help", seconds(help_), "s", target="<= 3")
         bare = seconds([python, "-c", "pass"])
         result.add("speed", "an empty Python, beside these", bare, "s")
+        first = seconds([python, "-c", FIRST_LABELS], runs=1)
+        name = "first labels: isgseg-prepare and isgseg-predict on a sample, processor time"
+        result.add("speed", name, first, "s", target="<= 300")
+        for name, parts in PARTS.items():
+            count = len(installation(*parts))
+            result.add("memory", f"{name}: packages that pip installs", count)
         for name, what in (("isgseg", str(wheel)), *((peer, peer) for peer in PEERS)):
             packages = installation(what)
             versions[name] = next(p["version"] for p in packages if p["name"].lower() == name)
@@ -72,11 +95,14 @@ def build(place: Path, result: Result) -> Path:
     return wheel
 
 
-def seconds(command: list[str]) -> float:
-    """The least processor time of a few runs: wall time where nothing else runs."""
+def seconds(command: list[str], runs: int = RUNS) -> float:
+    """The least processor time of a few runs, after one that is not counted.
+
+    It is the wall time where nothing else runs and there is one thread.
+    """
     times = []
-    with tempfile.TemporaryDirectory() as folder:
-        for _ in range(RUNS + 1):
+    for _ in range(runs + 1):
+        with tempfile.TemporaryDirectory() as folder:
             start = used()
             subprocess.run(command, cwd=folder, env={}, check=True, capture_output=True)
             times.append(used() - start)
@@ -89,10 +115,10 @@ def used() -> float:
     return usage.ru_utime + usage.ru_stime
 
 
-def installation(what: str) -> list[dict[str, Any]]:
+def installation(*what: str) -> list[dict[str, Any]]:
     """Name and version of each package that pip would install into an empty environment."""
     ask = ["--dry-run", "--ignore-installed", "--quiet", "--prefer-binary", "--report", "-"]
-    install = [sys.executable, "-m", "pip", "install", *ask, what]
+    install = [sys.executable, "-m", "pip", "install", *ask, *what]
     run = subprocess.run(install, check=True, capture_output=True, text=True)
     return [entry["metadata"] for entry in json.loads(run.stdout)["install"]]
 

@@ -14,8 +14,9 @@ seen (`isgseg-evaluate predicted=`). Its minutes are of processor time, so that 
 of two cores and other work on the machine matters little. Making the data and tuning stand outside
 of them.
 
-StarDist needs an environment of its own: make one, install
-`benchmarks/peers/stardist/requirements.txt`, and give `--stardist ITS_PYTHON`.
+StarDist and Cellpose need environments of their own: make them, install
+`benchmarks/peers/stardist/requirements.txt` and `benchmarks/peers/cellpose/requirements.txt`, and
+give `--stardist ITS_PYTHON --cellpose ITS_PYTHON`.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from typing import Any
 import methods_rows
 from methods_cost import kept, spent
 from methods_table import fill
+from methods_whole import whole_cell
 from record import ROOT, Result, add_output
 
 TRAINING = list(range(12))
@@ -48,6 +50,8 @@ def main() -> None:
         kept(args.folder / "rows" / f"{name}.json", lambda name=name: measure(args, data, name))
     for name in names:
         real_slices(args.folder, name)
+        if args.whole:
+            whole_cell(args, data, name)
     if args.output:
         result = Result("Segmentation methods on the same cells in the same time", seeds=TEST)
         rows = merged(args.folder / "rows", args.output)
@@ -66,7 +70,9 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--folder", type=Path, required=True, help="keeps everything there")
     parser.add_argument("--minutes", type=float, default=16, help="of training, processor time")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--whole", action="store_true", help="predict a whole cell, too")
     parser.add_argument("--stardist", default=sys.executable, help="a Python that has StarDist")
+    parser.add_argument("--cellpose", default=sys.executable, help="a Python that has Cellpose 3")
     add_output(parser)
     args = parser.parse_args(given)
     if args.minutes <= 0 or args.threads < 1:
@@ -94,6 +100,8 @@ def real_slices(folder: Path, name: str) -> None:
     row = methods_rows.ROWS[name]
     if not (isinstance(row, methods_rows.Isgseg) and model.is_file() and default_data().is_dir()):
         return
+    if row.of:  # the same network
+        return
     checkpoint = json.loads(model.read_text())["model"]
     output = folder / "real" / f"{name}_all.json"
 
@@ -114,9 +122,10 @@ def merged(folder: Path, output: Path) -> dict[str, dict[str, Any]]:
         rows |= json.loads(output.read_text())["details"]["rows"]
     for path in sorted(folder.glob("*.json")):
         rows[path.stem] = json.loads(path.read_text())
-        real = folder.with_name("real") / path.name
-        if real.is_file():
-            rows[path.stem]["real"] = json.loads(real.read_text())
+        for part in ("real", "whole"):
+            beside = folder.with_name(part) / path.name
+            if beside.is_file():
+                rows[path.stem][part] = json.loads(beside.read_text())
     return rows
 
 

@@ -16,13 +16,18 @@ COSTS = (
     "steps",
     "prediction, s a slice",
     "memory, MB",
+    "whole cell, s",
+    "its memory, MB",
 )
-PEERS = ("stardist", "log")
+WHOLE = 473  # slices of a whole cell
+FRONT = ("the same cells, the same minutes", "F1 in 3D", "count error", "s a slice")
+PEERS = ("stardist", "cellpose", "log")
 PUBLISHED = {  # rows of the published comparison, and how many parts each method has
     "light": "a network of slices, linked, split by shape",
     "unet": "a network of slices, whose maps are split",
     "unet-blobfit": "a network of slices, balls fitted to its mask",
     "stardist": "a network of volumes, in an environment of its own",
+    "cellpose": "a network of slices, whose flows are followed, in an environment of its own",
     "log": "filters and a watershed, nothing is learnt",
 }
 SECOND = ("unet", "light")  # the second method, and the one that it is held against
@@ -134,6 +139,13 @@ def score_row(row: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def front_row(row: Mapping[str, Any]) -> list[str]:
+    """A method on the front page: what it is, F1 at IoU .5, count error, and time of prediction."""
+    scores, seconds = row["scores"], row["predict"]["seconds_a_slice"]
+    count_error = f"{scores['count_error_relative']:+.1%}"
+    return [row["title"], text(scores["f1"]), count_error, f"{seconds:.2f}"]
+
+
 def cost_row(row: Mapping[str, Any]) -> list[str]:
     """The costs of a method, as texts."""
     train, predict = row["train"], row["predict"]
@@ -143,7 +155,15 @@ def cost_row(row: Mapping[str, Any]) -> list[str]:
         str(train.get("steps") or ""),
         f"{predict['seconds_a_slice']:.2f}",
         f"{predict['memory_mb']:,.0f}",
+        *whole_columns(row),
     ]
+
+
+def whole_columns(row: Mapping[str, Any]) -> list[str]:
+    """Time and memory of a whole cell; "about": the time of a slice, times so many."""
+    if "whole" in row:
+        return [f"{row['whole']['wall']:.0f}", f"{row['whole']['memory']:,.0f}"]
+    return [f"about {WHOLE * row['predict']['seconds_a_slice']:.0f}", ""]
 
 
 def f1_by_diameter(scores: Mapping[str, Any]) -> list[float | None]:

@@ -36,7 +36,7 @@ from isgseg.io.volumes import Volume
 Floats = npt.NDArray[np.floating]
 CYTOPLASM = 0.0101  # LAC per voxel that the most frequent value is scaled to
 PIXELS = 3.0  # most between the centres of a pair
-THRESHOLDS = np.arange(0.30, 0.851, 0.05).round(2)
+THRESHOLDS = np.arange(0.10, 0.851, 0.05).round(2)
 WEAKEST = 0.02  # score of the weakest detection that is looked at
 WIDTHS = (0.0, 3.5, 5.5, 7.5, 9.5, np.inf)  # of drawn boxes, pixels
 IMAGE_SCALE = 3

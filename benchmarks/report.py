@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import methods_table
 from methods_table import section as methods_section
 from record import GROUPS, RESULTS, ROOT, check, reached
 
@@ -40,6 +41,8 @@ HEADLINES = (
     ("demo", "make demo: all", "time of `make demo`, on two CPU cores"),
     ("shipped_network", "shipped network: file", "the network's file"),
 )
+# Rows of the table of methods that stand on the front page.
+BESIDE = ("light", "unet", "stardist", "cellpose", "log")
 Results = Mapping[str, Mapping[str, Any]]
 
 HEAD = """# Benchmarks
@@ -181,7 +184,12 @@ def front_section(results: Results) -> str:
         for number in results.get(file, {}).get("numbers", ()):
             if number["name"] == name:
                 rows.append(f"| {words} | {value_text(number)} |")
-    return "| | measured |\n|---|---|\n" + "\n".join(rows) + "\n"
+    headlines = "| | measured |\n|---|---|\n" + "\n".join(rows) + "\n"
+    compared = results.get("methods", {}).get("details", {}).get("rows", {})
+    beside = [methods_table.front_row(compared[name]) for name in BESIDE if name in compared]
+    if not beside:
+        return headlines
+    return headlines + "\n" + methods_table.table(methods_table.FRONT, beside)
 
 
 def with_section(text: str, section: str) -> str:

@@ -350,6 +350,11 @@ def test_many_cells_are_analysed(
     assert "cell10.mrc: kept" in caplog.text
     with pytest.raises(InputError, match="exists, and was made with another structures"):
         analyse_all(config("analyse", *labelled))
+    smaller = np.ones((3, 40, 40), np.uint8)
+    smaller[:, 20:] = 0
+    write_volume(tmp_path / "masks" / "cell2_cell.tif", smaller, SIZE)
+    with pytest.raises(InputError, match=r"was made with another structures\.cell \(see cell2_"):
+        analyse_all(config("analyse", *labelled, mask))
 
 
 def test_a_cell_that_failed_is_analysed_again_alone(

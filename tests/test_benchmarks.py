@@ -77,7 +77,9 @@ def test_the_page_and_the_card_are_the_report_of_the_results() -> None:
     front = report.FRONT.read_text()
     assert front == report.with_section(front, report.front_section(results)), advice
     # Every headline is a number that exists.
-    assert report.front_section(results).count("\n") == len(report.HEADLINES) + 2
+    headlines, _, beside = report.front_section(results).partition("\n\n")
+    assert headlines.count("\n") + 1 == len(report.HEADLINES) + 2
+    assert beside.count("\n") > 4  # methods, and the two lines of the table's head
 
 
 def test_the_page_has_at_most_400_lines_and_the_command_of_every_run() -> None:

@@ -178,10 +178,13 @@ NAN = float("nan")
         ("predict", "voxel_size", [30, 30], "3"),
         ("predict", "volumes", "a\0b", "null byte"),
         ("train", "model.lr", NAN, "a finite number above 0"),
-        ("train", "model.momentum", 5, "0 to 1"),
+        ("train", "model.lr", 1e30, "at most 10"),
+        ("train", "model.weight_decay", 1e9, "0 to 1"),
+        ("train", "model.momentum", 5, "below 1"),
         ("train", "model.warmup_steps", -1, "at least 0"),
         ("train", "model.lr_step_epochs", 0, "at least 1"),
         ("train", "model.lr_gamma", "abc", "a number"),
+        ("train", "model.lr_gamma", 1e9, "at most 1"),
         ("train", "trainer.gradient_clip_val", -1, "at least 0"),
         ("train", "trainer.precision", "bf16-true", "auto, 32-true, 16-mixed or bf16-mixed"),
         ("train", "trainer.max_time", "half an hour", "days:hours:minutes:seconds"),
@@ -192,6 +195,9 @@ NAN = float("nan")
         ("train", "model.network.anchor_sizes", [[-2], [4], [8]], "above 0"),
         ("train", "model.network.scael", 2, "did you mean scale"),
         ("train", "data.augment.scale", [1.1, 0.9], "smaller number first"),
+        ("train", "data.augment.scale", [0.9, 1e9], "0.1 to 10"),
+        ("train", "data.augment.noise", 50, "0 to 1"),
+        ("train", "data.num_workers", 10**6, "0 to 256"),
         ("train", "callbacks.images.threshold", 2, "0 to 1"),
         ("train", "callbacks.volume_score.segmentation.max_gap", -1, "at least 0"),
         ("train", "optimised_metric", "val/f1", "did you mean optimized_metric"),
@@ -421,6 +427,13 @@ def test_an_error_of_ours_keeps_its_traceback(frame: Frame) -> None:
         assert run.returncode == 1
         assert "Traceback" in run.stderr
         assert f"{error}: a bug" in run.stderr
+
+
+def test_a_folder_without_the_right_to_it_is_said_in_one_line(frame: Frame) -> None:
+    run = frame("raise PermissionError(13, 'Permission denied', 'closed/dataset.yaml')")
+    assert run.returncode == 1
+    (line,) = run.stderr.splitlines()
+    assert "ERROR closed/dataset.yaml: Permission denied; give a path that you may use" in line
 
 
 def test_a_full_disk_and_an_interruption_are_said_in_one_line(frame: Frame) -> None:

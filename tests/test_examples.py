@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import json
 import shutil
 import subprocess
 import sys
@@ -30,7 +32,32 @@ def test_every_example_is_tested_here_or_with_the_segmenter() -> None:
     tests = "".join(
         (ROOT / "tests" / name).read_text() for name in ("test_examples.py", "test_segmenter.py")
     )
-    assert not [path.name for path in EXAMPLES.glob("*.py") if f'"{path.name}"' not in tests]
+    examples = [*EXAMPLES.glob("*.py"), *EXAMPLES.glob("*.ipynb")]
+    assert not [path.name for path in examples if f'"{path.name}"' not in tests]
+
+
+def test_the_notebook_is_kept_without_its_output() -> None:
+    cells = json.loads((EXAMPLES / "granules.ipynb").read_text(encoding="utf-8"))["cells"]
+    code = [cell for cell in cells if cell["cell_type"] == "code"]
+    assert not any(cell["outputs"] or cell["execution_count"] for cell in code)
+    for cell in code:
+        ast.parse("".join(cell["source"]))
+
+
+@pytest.mark.docs  # a kernel, and a minute
+def test_the_notebook_runs(tmp_path: Path) -> None:
+    nbformat = pytest.importorskip("nbformat")
+    client = pytest.importorskip("nbclient").NotebookClient
+    notebook = nbformat.read(EXAMPLES / "granules.ipynb", as_version=4)
+    nbformat.validate(notebook)
+    place = {"metadata": {"path": str(tmp_path)}}
+    client(notebook, timeout=600, kernel_name="python3", resources=place).execute()
+    code = [cell for cell in notebook.cells if cell["cell_type"] == "code"]
+    said = [str(cell["outputs"]) for cell in code]
+    assert "granules" in said[1]
+    assert "image/png" in said[2]
+    assert "F1 0." in said[5]
+    assert (tmp_path / "granules_labels.tif").is_file()
 
 
 def test_two_conditions_are_told_apart(tmp_path: Path) -> None:

@@ -20,8 +20,7 @@ from scipy import ndimage as ndi
 from isgseg.analysis.granules import granule_table
 from isgseg.data.normalization import Normalization
 from isgseg.errors import InputError
-from isgseg.inference.manifest import hash_labels
-from isgseg.inference.outputs import hash_of_file
+from isgseg.inference.manifest import hash_labels, hash_of_file
 from isgseg.inference.predictor import Predictor
 from isgseg.inference.segmentation import SliceSegmenter
 from isgseg.inference.settings import SegmentationSettings

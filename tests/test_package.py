@@ -1,8 +1,11 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
+import tomllib
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -11,6 +14,11 @@ from empty_environment import empty_environment
 
 from isgseg.config import CONFIG_DIR
 
+IN_THE_WHEEL = [
+    *("conf/predict.yaml", "napari.yaml", "py.typed"),
+    *("analysis/report.html", "analysis/report_scene.js"),
+    *("weights/isg_mask_rcnn_final.pth", "weights/isg_unet_final.pth"),
+]
 COMMANDS = ["prepare", "doctor", "train", "tune", "evaluate", "predict", "analyse", "compare"]
 
 
@@ -71,6 +79,21 @@ def test_what_must_be_given_is_asked_for_in_one_line(command: str, tmp_path: Pat
     assert "must be given" in said or "give volumes=, labels= and val=" in said
 
 
+def label_and_analyse(python: str, folder: Path) -> None:
+    """What a newcomer does with the network of the package; the files that it leaves."""
+    volume, labels = "dataset/volumes/phantom_1000.mrc", "labels/phantom_1000_labels.tif"
+    for arguments in (
+        ["isgseg.predict", volume, "output_dir=labels", "device=cpu", "progress=false"],
+        ["isgseg.analyse", f"volume={volume}", f"labels={labels}", "output_dir=tables"],
+    ):
+        run = subprocess.run(
+            [python, "-m", *arguments], cwd=folder, capture_output=True, text=True, check=False
+        )
+        assert run.returncode == 0, run.stdout + run.stderr
+    assert (folder / labels).is_file()
+    assert (folder / "tables" / "phantom_1000_report.html").is_file()
+
+
 @pytest.mark.slow
 def test_the_wheel_carries_conf_and_runs_from_an_empty_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -81,6 +104,9 @@ def test_the_wheel_carries_conf_and_runs_from_an_empty_folder(
     (wheel,) = tmp_path.glob("*.whl")
     python = empty_environment(tmp_path / "env", wheel)
     (site,) = (tmp_path / "env").glob("lib/python*/site-packages")
+    held = zipfile.ZipFile(wheel).namelist()
+    for name in IN_THE_WHEEL:
+        assert f"isgseg/{name}" in held
     empty = tmp_path / "empty"
     empty.mkdir()
     script = str(tmp_path / "env" / "bin" / "isgseg-prepare")
@@ -96,6 +122,7 @@ def test_the_wheel_carries_conf_and_runs_from_an_empty_folder(
     )
     assert run.returncode == 0, run.stdout + run.stderr
     assert (empty / "dataset" / "dataset.yaml").is_file()
+    label_and_analyse(python, empty)
     for command in COMMANDS:
         arguments = [python, "-m", f"isgseg.{command}", "--cfg", "job"]
         run = subprocess.run(arguments, cwd=empty, capture_output=True, text=True, check=True)
@@ -103,3 +130,18 @@ def test_the_wheel_carries_conf_and_runs_from_an_empty_folder(
     where = [python, "-c", "import isgseg.config as c; print(c.CONFIG_DIR)"]
     out = subprocess.run(where, cwd=empty, capture_output=True, text=True, check=True).stdout
     assert str(site / "isgseg" / "conf") == out.strip()
+
+
+def test_the_lowest_versions_are_those_of_the_package() -> None:
+    """`constraints-lowest.txt` pins what `pyproject.toml` allows at least."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = ("parquet", "zarr", "hdf5", "report", "cluster")
+    asked = project["dependencies"] + [
+        one for extra in extras for one in project["optional-dependencies"][extra]
+    ]
+    lowest = dict(re.findall(r"^([\w-]+)>=([\d.]+)", "\n".join(asked), re.MULTILINE))
+    text = (ROOT / "constraints-lowest.txt").read_text()
+    pinned = dict(re.findall(r"^([\w-]+)==([\d.]+)$", text, re.MULTILINE))
+    assert len(lowest) == len(asked)
+    for name, version in lowest.items():
+        assert f"{pinned[name]}.".startswith(f"{version}."), name

@@ -14,7 +14,8 @@ from test_predict import SIZE, options
 from isgseg.analysis.contact_sheet import contact_sheet
 from isgseg.analysis.granules import granule_table
 from isgseg.analysis.review import in_order, review_offered, review_table
-from isgseg.io.volumes import write_volume
+from isgseg.inference.predictor import Predictor
+from isgseg.io.volumes import Volume, read_labels, write_volume
 from isgseg.predict import predict
 
 
@@ -34,7 +35,7 @@ def labels() -> np.ndarray:
 
 def test_a_cell_of_sure_and_round_granules_raises_no_doubt(labels: np.ndarray) -> None:
     table = granule_table(labels, score=np.full(4, 0.99), supporting_slices=np.full(4, 9))
-    assert review_table(labels, table, 0.5)["suspicion"].max() == 0
+    assert review_table(labels, table, 0.5)["suspicion"].max() < 0.1
     assert (review_table(labels, table, 0.5)["reason"] == "").all()
 
 
@@ -119,6 +120,33 @@ def test_what_nearly_reached_the_threshold_is_looked_at_first() -> None:
     table = granule_table(labels, score=best)
     doubts = review_offered(labels, table, 0.5)
     assert in_order(doubts)[0] == 8
-    assert doubts["suspicion"][3] == 0
+    assert doubts["suspicion"][3] < 0.5 * doubts["suspicion"][8]
     assert doubts["suspicion"][11] < doubts["suspicion"][8]
     assert "after all" in doubts["reason"][8]
+
+
+def test_candidates_are_kept_for_the_review_and_the_labels_are_the_same(
+    trained: Path, tmp_path: Path, config: Compose
+) -> None:
+    data = (balls(7, 30)[0] * 100).astype(np.float32)
+    cell = write_volume(tmp_path / "cell.mrc", data, SIZE)
+    folder = tmp_path / "labels"
+    network = Predictor.from_checkpoint(trained / "isg_mask_rcnn_final.pth", progress=False)
+    least = float(np.median(network.segment(Volume(data, SIZE)).best)) + 1e-4
+    alone = options(trained, cell, f"output_dir={tmp_path / 'alone'}", f"threshold={least}")
+    both = options(trained, cell, f"output_dir={folder}", f"threshold={least}")
+    predict(config("predict", *alone))
+    predict(config("predict", *both, "review=true"))
+    labels = read_labels(folder / "cell_labels.tif").data
+    assert np.array_equal(labels, read_labels(tmp_path / "alone" / "cell_labels.tif").data)
+    others = read_labels(folder / "cell_candidates.tif").data
+    rows = pd.read_csv(folder / "cell_candidates.csv")
+    assert len(rows) > 0
+    assert rows["best"].max() < least
+    assert rows["suspicion"].between(0, 1).all()
+    assert sorted(np.unique(others))[1:] == rows["label"].tolist()
+    assert rows["label"].min() == labels.max() + 1
+    assert not (labels[others > 0] > 0).any()
+    predict(config("predict", *both, "overwrite=true"))  # without a review they are out of date
+    assert not (folder / "cell_candidates.tif").exists()
+    assert not (folder / "cell_candidates.csv").exists()

@@ -50,6 +50,19 @@ class Forgets(Callback):
                 weight.data.normal_()
 
 
+class Diverges(Callback):
+    """Loses a network in its first step, as too high a rate does."""
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, *args: object
+    ) -> None:
+        for weight in pl_module.parameters():
+            weight.data.fill_(torch.nan)
+
+
+DIVERGE = f"+callbacks.diverges._target_={__name__}.Diverges"
+
+
 class Losses(Callback):
     """The mean loss of each epoch."""
 
@@ -462,9 +475,8 @@ def test_a_new_run_that_fails_leaves_the_old_checkpoints(
     monkeypatch.setattr("isgseg.training.base.MAX_BAD_STEPS", 1)
     folder = shutil.copytree(good, tmp_path / "run")
     before = {path.name: path.read_bytes() for path in (folder / "checkpoints").iterdir()}
-    diverge = ["model.lr=1e30", "trainer.gradient_clip_val=null", "model.warmup_steps=1"]
     with pytest.raises(InputError, match="not finite"):
-        run(config, coco_root, folder, "overwrite=true", *diverge)
+        run(config, coco_root, folder, "overwrite=true", DIVERGE)
     after = {path.name: path.read_bytes() for path in (folder / "checkpoints").iterdir()}
     assert after == before
 
@@ -624,18 +636,37 @@ def test_bad_input_ends_before_training(
         run(config, coco_root, tmp_path, override)
 
 
-def test_losses_that_stay_not_finite_end_with_advice(
-    config: Compose, coco_root: Path, tmp_path: Path
+@pytest.mark.parametrize(
+    "key",
+    ["logger.tensorboard.save_dir", "callbacks.final.dirpath"],
+)
+def test_a_folder_that_cannot_be_written_is_said_before_training(
+    config: Compose, coco_root: Path, tmp_path: Path, key: str
 ) -> None:
-    with pytest.raises(InputError, match=r"not finite .* lower model.lr"):
-        run(
-            config,
-            coco_root,
-            tmp_path,
-            "model.lr=1e30",
-            "trainer.gradient_clip_val=null",
-            "model.warmup_steps=1",
-        )
+    (tmp_path / "file").touch()
+    overrides = [f"data.root={coco_root}", f"paths.output_dir={tmp_path}/run"]
+    cfg = config("train", *TINY_NETWORK, *TINY_RUN, *overrides, f"{key}={tmp_path}/file")
+    with pytest.raises(InputError, match=rf"(save_dir|dirpath): {tmp_path}/file is a file"):
+        train(cfg)
+    assert not list(tmp_path.rglob("*.pth"))
+
+
+@pytest.mark.parametrize(
+    ("most", "message"),
+    [(2, "not finite in 2 steps .* lower model.lr"), (20, r"NaN or infinite.*Lower model.lr=0.0")],
+)
+def test_a_training_that_diverges_ends_with_advice_and_leaves_nothing(
+    config: Compose,
+    coco_root: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    most: int,
+    message: str,
+) -> None:
+    monkeypatch.setattr("isgseg.training.base.MAX_BAD_STEPS", most)
+    with pytest.raises(InputError, match=message):
+        run(config, coco_root, tmp_path, DIVERGE)
+    assert not list(tmp_path.rglob("*.pth"))
 
 
 @pytest.mark.slow

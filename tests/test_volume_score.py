@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 from conftest import TINY_NETWORK, TINY_RUN, Compose, balls, save_pair
 from omegaconf import OmegaConf
 
+from isgseg.data.normalization import Normalizer
 from isgseg.errors import InputError
 from isgseg.evaluate import evaluate
-from isgseg.evaluation.thresholds import SLACK
+from isgseg.evaluation.thresholds import SLACK, best_point
+from isgseg.inference.map_segmentation import MapSegmenter
+from isgseg.inference.settings import SegmentationSettings
+from isgseg.io.volumes import Volume
+from isgseg.models.settings import Thresholds
 from isgseg.train import train
 from isgseg.training.evaluation import load_module
+from isgseg.training.part_matches import Part, match_part
 from isgseg.training.volume_score import fullest
 
 
@@ -244,3 +252,24 @@ def test_a_bad_volume_ends_training_before_it_starts(
 ) -> None:
     with pytest.raises(ValueError, match=r"none\.mrc: no such file"):
         run(config, root, trained, *scored((tmp_path / "none.mrc", cell[1])))
+
+
+@pytest.mark.parametrize("edge", [0.4, 0.5])
+def test_the_extents_of_maps_are_tuned_in_3d(edge: float) -> None:
+    # A ball that is too wide at a lower mask threshold, and a speck at a higher one.
+    truth = np.zeros((9, 9, 9), np.uint16)
+    truth[3:6, 3:6, 3:6] = 1
+    maps = np.zeros((2, 9, 9, 9), np.uint8)
+    maps[:, 1:8, 1:8, 1:8] = round(255 * (edge - 0.05))
+    maps[:, 3:6, 3:6, 3:6] = round(255 * (edge + 0.05))
+    maps[:, 4, 4, 4] = 255
+
+    class Known:
+        def maps(self, *_: object) -> Iterator[npt.NDArray[np.uint8]]:
+            return iter(maps.swapaxes(0, 1))
+
+    part = Part("ball", Volume(truth * 1.0, None), truth, Normalizer("mode", 0.0, 1.0))
+    method = MapSegmenter(Known(), Thresholds(0.5, 0.5, 0.0), SegmentationSettings())
+    matches = match_part(method, part, (0.3, 0.4, 0.5, 0.6, 0.7))
+    assert best_point(matches).mask_threshold == edge
+    assert match_part(method, part, None).mask_thresholds == (0.5,)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import gzip
 import os
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -213,6 +214,21 @@ def test_impossible_mrc_axis_order(tmp_path: Path) -> None:
         read_volume(path)
 
 
+def test_what_numpy_says_to_mrcfile_is_not_said_of_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = write_volume(tmp_path / "a.mrc", ramp(), VOXEL_SIZE)
+    ask = mrcfile.utils.data_dtype_from_header
+
+    def warned(header: object) -> Any:
+        warnings.warn("setting a dtype is deprecated", DeprecationWarning, stacklevel=1)
+        return ask(header)
+
+    monkeypatch.setattr("mrcfile.utils.data_dtype_from_header", warned)
+    read_volume(path)
+    assert not caplog.records
+
+
 def test_a_wrong_machine_stamp_is_forgiven(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -388,6 +404,18 @@ def test_find_volumes(tmp_path: Path) -> None:
     for name in (".", "folder.mrc"):
         with pytest.raises(VolumeError, match="is a folder; name a file in it"):
             read_volume(tmp_path / name)
+
+
+def test_what_is_there_and_is_no_volume_is_said_so(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "slice.png").touch()
+    for name, reason in {
+        "empty": "is a folder that holds no volume; accepted are .mrc",
+        "slice.png": "no volume by the end of its name.*one TIFF stack",
+        "cell.mrc": "no volume matches .*check the name",
+    }.items():
+        with pytest.raises(InputError, match=reason):
+            find_volumes(tmp_path / name)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from isgseg.batch.analyses import NAME, Analysis, labels_of, plan_analyses, template
+from isgseg.batch.analyses import NAME, Analysis, files_of, labels_of, plan_analyses, template
 from isgseg.batch.launch import Batch
 from isgseg.batch.records import one_line, recorded
 from isgseg.batch.work import Work
@@ -180,12 +180,12 @@ def measure(
 def facts(cfg: DictConfig, settings: dict[str, Any], size: Any) -> dict[str, Any]:
     """Where the numbers come from: versions, files with their SHA-256, settings."""
     from isgseg import __version__
-    from isgseg.io.paths import sha256, user_path
+    from isgseg.io.paths import sha256
 
-    files = {"volume": user_path(cfg.volume), "labels": user_path(cfg.labels)}
+    files = files_of(cfg)
     return {
         "isgseg": __version__,
-        **{kind: path.name for kind, path in files.items()},
+        **{kind: files[kind].name for kind in ("volume", "labels")},
         "sha256": {kind: sha256(path) for kind, path in files.items()},
         "voxel_size_nm": None if size is None else list(size),
         "settings": settings,

@@ -115,7 +115,7 @@ def _task(
             log.warning("%s", message)
         function(checked(name, cfg))
     except Exception as error:
-        cause = input_error(error) or _full_disk(error)
+        cause = input_error(error) or _of_the_disk(error)
         if cause is None:
             log.exception("The task failed")
             return " ".join(f"{type(error).__name__}: {error}".split())
@@ -135,7 +135,7 @@ def _job(
             log.warning("%s", message)
         return function(checked(name, cfg))
     except (InputError, InstantiationException, OSError) as error:
-        cause = input_error(error) or _full_disk(error)
+        cause = input_error(error) or _of_the_disk(error)
         if cause is None or os.environ.get("HYDRA_FULL_ERROR"):
             raise
         log.debug("Where it was raised:", exc_info=error)
@@ -153,14 +153,16 @@ def _is_of_sweep() -> bool:
     return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
 
 
-def _full_disk(error: Exception) -> InputError | None:
-    """What to do where the disk is full, whichever file was being written."""
-    if not isinstance(error, OSError) or error.errno not in (errno.ENOSPC, errno.EDQUOT):
+def _of_the_disk(error: Exception) -> InputError | None:
+    """What to do where the disk is full or may not be used, whichever file it is about."""
+    if not isinstance(error, OSError):
         return None
-    return InputError(
-        f"{error.filename or 'a file of this run'}: {error.strerror}; free some space, or choose a "
-        "folder on another disk"
-    )
+    what = f"{error.filename or 'a file of this run'}: {error.strerror}"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return InputError(f"{what}; free some space, or choose a folder on another disk")
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS) and error.filename:
+        return InputError(f"{what}; give a path that you may use, or ask for the right to it")
+    return None
 
 
 def _run_hydra(name: str, job: Callable[[DictConfig], Any]) -> None:
@@ -212,11 +214,3 @@ def _environment(name: str, value: str | None) -> Iterator[None]:
         os.environ.pop(name, None)
         if before is not None:
             os.environ[name] = before
-
-
-class BelowWarning(logging.Filter):
-    """Lets through what belongs on standard output: warnings and errors have a stream of theirs."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        """Whether the record is less than a warning."""
-        return record.levelno < logging.WARNING

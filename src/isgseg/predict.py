@@ -156,6 +156,7 @@ def predict_file(predictor: Predictor, item: Labelling, warnings: Sequence[str] 
     """
     from isgseg.analysis.granules import granule_table
     from isgseg.hardware import device_name, pick_device
+    from isgseg.inference.candidates import segment
     from isgseg.io.folders import locked
     from isgseg.io.formats import parse_voxel_size
     from isgseg.io.volumes import Volume, open_volume
@@ -171,7 +172,8 @@ def predict_file(predictor: Predictor, item: Labelling, warnings: Sequence[str] 
         asked = parse_voxel_size(manifest.config["voxel_size"])
         volume = Volume(volume.data, asked or volume.voxel_size)
         size = volume.voxel_size
-        granules = predictor.segment(volume, path.name)
+        keep = bool(manifest.config["review"])
+        granules, candidates = segment(predictor, volume, path.name, keep=keep)
         table = granule_table(
             granules.labels,
             volume.data,
@@ -189,6 +191,8 @@ def predict_file(predictor: Predictor, item: Labelling, warnings: Sequence[str] 
             warnings=[*manifest.warnings, *warnings, *own],
         )
         made = outputs.write(granules.labels, size, table, made)
+        if candidates is not None:
+            candidates.write(*outputs.candidates, size)
     log.info(
         "%s: %d granules in %.0f s, written to %s", path, len(table), made.seconds, outputs.labels
     )

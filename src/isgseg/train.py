@@ -60,10 +60,9 @@ def _train(cfg: DictConfig) -> float | None:
     from isgseg.models.weights import initialize
     from isgseg.training.building import (
         build,
-        build_all,
         enough_memory,
+        loggers_and_callbacks,
         settings_refused,
-        without_rate,
     )
     from isgseg.training.checkpoints import AtomicCheckpointIO, best_score
     from isgseg.training.installing import check_install, install
@@ -92,8 +91,7 @@ def _train(cfg: DictConfig) -> float | None:
         check_resumed(resumed, module, cfg.trainer.max_epochs)
     elif cfg.model.weights:
         initialize(module.network, cfg.model.weights, method_in(cfg))
-    loggers = build_all(cfg.get("logger"), "logger")
-    callbacks = without_rate(build_all(cfg.get("callbacks"), "callbacks"), loggers)
+    loggers, callbacks = loggers_and_callbacks(cfg)
     with settings_refused():
         trainer = build(
             cfg.trainer,

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import os
+import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,9 @@ from test_session import SIZE, scene
 from isgseg.analysis.granules import granule_table
 from isgseg.instances import editing
 from isgseg.napari import networks, steps
+from isgseg.napari.loading import load_torch
 from isgseg.napari.session import ACCEPTED, OFFERED
+from isgseg.napari.teaching import base_of
 
 pytest.importorskip("napari", reason="the extra napari is not installed")
 pytest.importorskip("pytestqt", reason="pytest-qt is not installed")
@@ -23,7 +27,24 @@ pytest.importorskip("PySide6", reason="no Qt binding is installed")
 if sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
     pytest.skip("no display; run it by xvfb-run", allow_module_level=True)
 
-Make = Callable[[], Any]
+load_torch()  # the tests import parts of it later on, when there is a window
+DOCKS: list[Any] = []  # of a test
+
+
+def opened(dock: Any) -> Any:
+    """A dock that is closed and deleted after the test."""
+    DOCKS.append(dock)
+    return dock
+
+
+def delete(qapp: Any) -> None:
+    """Deletes what was closed now, while there is an application: not when Python ends."""
+    from qtpy.QtCore import QEvent
+
+    for _ in range(2):
+        gc.collect()
+        qapp.sendPostedEvents(None, QEvent.Type.DeferredDelete)
+        qapp.processEvents()
 
 
 @pytest.fixture(scope="module")
@@ -33,14 +54,22 @@ def window(qapp: Any) -> Iterator[Any]:
     made = napari.Viewer(show=False)  # type: ignore[attr-defined, unused-ignore]
     yield made
     made.close()
+    del made
+    delete(qapp)
 
 
 @pytest.fixture
-def viewer(window: Any, qtbot: Any) -> Iterator[Any]:
+def viewer(window: Any, qtbot: Any, qapp: Any) -> Iterator[Any]:
     """The window, which takes a second to make, without layers."""
     yield window
+    for dock in [*DOCKS]:
+        dock.close()
+        dock.deleteLater()
+    DOCKS.clear()
     window.dims.ndisplay = 2
     window.layers.clear()
+    window.keymap.clear()
+    delete(qapp)
 
 
 def tomogram() -> np.ndarray:
@@ -58,14 +87,13 @@ def open_cell(viewer: Any, tmp_path: Path | None = None) -> Any:
 
 
 @pytest.fixture
-def review(viewer: Any, tmp_path: Path) -> Iterator[Any]:
+def review(viewer: Any, tmp_path: Path) -> Any:
     from isgseg.napari.proofread_dock import Proofread
 
     open_cell(viewer, tmp_path)
-    dock = Proofread(viewer)
+    dock = opened(Proofread(viewer))
     dock.begin()
-    yield dock
-    dock.close()
+    return dock
 
 
 def test_the_table_and_the_labels_are_linked_both_ways(review: Any, viewer: Any) -> None:
@@ -121,7 +149,7 @@ def test_a_cut_between_two_clicks(review: Any) -> None:
     review.look_at(5)
     review.form.buttons["cut_between"].click()
     for place in ((8, 26, 41), (8, 26, 49)):
-        review._add_point(place)
+        review._add_place(place)
     assert len(review.session.table) == 5
     assert review.layer.data[8, 26, 41] == 5
     assert review.layer.data[8, 26, 49] == 6
@@ -136,6 +164,7 @@ def test_clicks_choose_granules_in_2d_and_3d(review: Any, viewer: Any) -> None:
 
     review._clicked(viewer, Event())
     assert review.current == 5
+    review.form.whole.setChecked(True)
     viewer.dims.ndisplay = 3
     event = Event()
     event.position = tuple(np.array((0, 10, 10)) * SIZE)  # type: ignore[assignment, unused-ignore]
@@ -143,6 +172,56 @@ def test_clicks_choose_granules_in_2d_and_3d(review: Any, viewer: Any) -> None:
     event.dims_displayed = (0, 1, 2)  # type: ignore[assignment, unused-ignore]
     review._clicked(viewer, event)
     assert review.current == 1
+    review.form.whole.setChecked(False)
+    review.look_at(2)
+    event.position = tuple(np.array((0, 28, 15)) * SIZE)  # type: ignore[assignment, unused-ignore]
+    review._clicked(viewer, event)
+    assert review.current == 3
+
+
+def test_3d_shows_the_surroundings_of_the_granule_and_follows_edits(
+    review: Any, viewer: Any
+) -> None:
+    def shown() -> list[str]:
+        return [layer.name for layer in viewer.layers if layer.visible]
+
+    before = shown()
+    review.look_at(5)
+    viewer.dims.ndisplay = 3
+    assert shown() == ["close-up", "close-up of labels"]
+    box = review.close_up.labels
+    assert max(box.data.shape) < 50
+    assert set(np.unique(box.data)) == {0, 5}
+    assert np.allclose(box.data_to_world((0, 0, 0)), np.array(review.close_up.origin) * SIZE)
+    assert viewer.layers.selection.active is review.layer
+    review.form.buttons["delete"].click()
+    review._act(review.layer.undo)
+    review.look_at(5)
+    assert set(np.unique(box.data)) == {0, 5}
+    review.form.whole.setChecked(True)
+    assert shown() == before
+    review.form.whole.setChecked(False)
+    viewer.dims.ndisplay = 2
+    assert shown() == before
+    assert len(viewer.layers) == 2
+    assert review.labels.count() == 1
+
+
+def test_a_ball_between_two_clicks(review: Any) -> None:
+    review.form.buttons["draw_across"].click()
+    review.stop_asking()
+    assert review.form.message.text() == ""
+    review.form.buttons["draw_across"].click()
+    for place in ((8, 10, 40), (8, 10, 48)):
+        review._add_place(place)
+    layer = review.layer
+    assert review.current == 6
+    assert layer.data[8, 10, 44] == 6
+    assert [side.stop - side.start for side in review.session.box(6)][1:] == [9, 9]
+    review.form.buttons["draw_across"].click()
+    for _ in range(2):
+        review._act(lambda: review._add_place((8, 10, 40)))
+    assert "two opposite edges" in review.form.message.text()
 
 
 def test_saving_goes_on_in_the_new_file(
@@ -166,7 +245,7 @@ def test_saving_goes_on_in_the_new_file(
     assert settings["scale"] == pytest.approx(SIZE)
     assert len(settings["features"]) == len(review.session.table)
     review._do(steps.delete(review.session, [2]))
-    again = type(review)(review.viewer)
+    again = opened(type(review)(review.viewer))
     review.end()
     layer = review.viewer.add_labels(data, **{k: settings[k] for k in ("scale", "metadata")})
     again.labels.choose(layer)
@@ -181,7 +260,7 @@ def test_labels_of_another_journal_are_told(viewer: Any, tmp_path: Path) -> None
 
     (tmp_path / "cell_labels.review.jsonl").write_text('{"isgseg_review": 1}\n')
     open_cell(viewer, tmp_path)
-    dock = Proofread(viewer)
+    dock = opened(Proofread(viewer))
     dock.form.begin.click()
     assert "other labels" in dock.form.message.text()
     assert dock.session is None
@@ -198,7 +277,7 @@ def found() -> Any:
 
 
 @pytest.fixture
-def finding(viewer: Any, monkeypatch: pytest.MonkeyPatch, qtbot: Any) -> Iterator[Any]:
+def finding(viewer: Any, monkeypatch: pytest.MonkeyPatch, qtbot: Any) -> Any:
     from isgseg.napari import searching
     from isgseg.napari.find_dock import FindGranules
 
@@ -209,9 +288,7 @@ def finding(viewer: Any, monkeypatch: pytest.MonkeyPatch, qtbot: Any) -> Iterato
 
     monkeypatch.setattr(searching, "find", quick)
     viewer.add_image(tomogram(), name="cell", metadata={"isgseg": {"voxel_size": SIZE}})
-    dock = FindGranules(viewer)
-    yield dock
-    dock.close()
+    return opened(FindGranules(viewer))
 
 
 def test_the_slider_shows_and_hides_at_once(finding: Any, qtbot: Any) -> None:
@@ -241,7 +318,7 @@ def test_what_was_found_is_proofread_with_what_lies_below_the_threshold(
 
     finding.run()
     qtbot.waitUntil(lambda: finding.result is not None, timeout=20_000)
-    dock: Any = Proofread(viewer)
+    dock: Any = opened(Proofread(viewer))
     dock.labels.choose(finding.layer)
     dock.begin()
     assert dock.session.state(5) == OFFERED
@@ -279,7 +356,7 @@ def test_reviewed_slices_become_a_lesson(
     from isgseg.napari.teach_dock import Teach
 
     monkeypatch.chdir(tmp_path)
-    dock = Teach(viewer)
+    dock = opened(Teach(viewer))
     dock.add.click()
     assert "slices are reviewed" in dock.message.text()
     assert not dock.start.isEnabled()
@@ -299,10 +376,61 @@ def test_reviewed_slices_become_a_lesson(
     dock.close()
 
 
+DRAWN_FIRST = """
+import napari
+from qtpy.QtWidgets import QApplication
+viewer = napari.Viewer(show=True)
+QApplication.instance().processEvents()
+from isgseg.napari.loading import load_torch
+load_torch()
+import torchvision
+viewer.close()
+QApplication.instance().processEvents()
+"""
+
+
+@pytest.mark.slow
+def test_pytorch_is_imported_after_the_window_was_drawn() -> None:
+    run = subprocess.run([sys.executable, "-c", DRAWN_FIRST], capture_output=True, check=False)
+    assert run.returncode == 0, run.stderr[-2000:]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_corrections_teach_a_network_that_is_offered_then(
+    review: Any, viewer: Any, qtbot: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from isgseg.models.locate import shipped_model
+    from isgseg.napari.find_dock import FindGranules
+    from isgseg.napari.teach_dock import Teach
+
+    monkeypatch.chdir(tmp_path)
+    review._do(steps.merge(review.session, [2, 3]))
+    review.session.say([1], ACCEPTED)
+    review.session.say_complete([4, 5, 6, 7, 8, 9, 10])  # 5 is in them, and nobody looked at it
+    dock, finder = opened(Teach(viewer)), opened(FindGranules(viewer))
+    dock.add.click()
+    lesson = [image.stem for image in dock.lesson.images()]
+    # In slice 2 all is reviewed, in 3 and from 11 on nobody looked at granule 5.
+    reviewed = ["cell_z0002to0002_train", "cell_z0004to0008_train", "cell_z0009to0010_val"]
+    assert lesson == reviewed
+    dock.network.choose(shipped_model())
+    dock.epochs.setValue(1)
+    dock.start.click()
+    assert dock.stop.isEnabled(), dock.message.text()
+    qtbot.waitUntil(lambda: dock.job is None, timeout=1_100_000)
+    assert "Done" in dock.message.text(), dock.message.text()
+    assert dock.curve.points
+    for list_ in (dock.network, finder.network):
+        assert list_.currentText().startswith("taught: run_")
+    assert base_of(dock.network.currentData())[0] == base_of(shipped_model())[0]
+    networks._taught.clear()
+
+
 def test_nothing_is_edited_without_a_review(viewer: Any) -> None:
     from isgseg.napari.proofread_dock import Proofread
 
-    dock = Proofread(viewer)
+    dock = opened(Proofread(viewer))
     assert "no labels yet" in dock.form.status.text()
     assert not dock.form.buttons["accept"].isEnabled()
     dock._act(dock.accept)

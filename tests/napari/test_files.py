@@ -15,8 +15,10 @@ from test_session import SIZE, scene
 from isgseg.analysis.granules import granule_table, write_table
 from isgseg.errors import InputError
 from isgseg.io.volumes import read_labels, read_volume, write_volume
+from isgseg.napari import steps
 from isgseg.napari.reading import get_reader
 from isgseg.napari.samples import phantom_cell
+from isgseg.napari.session import OFFERED, Session
 from isgseg.napari.writing import write_labels
 
 
@@ -88,6 +90,49 @@ def test_a_run_folder_opens_with_all_that_belongs_to_it(tmp_path: Path) -> None:
     features = layers[2][1]["features"]
     assert features["label"].tolist() == features["index"].tolist() == [1, 2, 3, 5]
     assert layers[2][1]["metadata"]["isgseg"]["threshold"] == 0.55
+
+
+def test_candidates_beside_the_labels_are_offered(tmp_path: Path) -> None:
+    run = run_folder(tmp_path)
+    others = np.zeros(scene().shape, np.uint16)
+    others[2:5, 2:5, 2:5] = 6
+    write_volume(run / "cell_candidates.tif", others, SIZE)
+    rows = granule_table(others, None, SIZE, score=np.full(6, 0.3)).assign(best=0.4)
+    write_table(run / "cell_candidates.csv", rows)
+    _, _, (labels, settings, _) = read(run)
+    known = settings["metadata"]["isgseg"]
+    assert known["table"]["label"].tolist() == [1, 2, 3, 5, 6]
+    session = Session(labels, SIZE, table=known["table"], offered=known["offered"], threshold=0.55)
+    assert session.state(6) == OFFERED
+    session.apply(steps.take_in(session, 6))
+    assert (labels == 6).sum() == 27
+    write_table(run / "cell_candidates.csv", rows.assign(label=3))  # of other labels
+    assert "offered" not in read(run)[2][1]["metadata"]["isgseg"]
+
+
+@pytest.mark.parametrize("suffix", ["zarr-0.4", "zarr-0.5"])
+def test_labels_in_ome_zarr_open_with_their_table_and_are_reviewed(
+    suffix: str, tmp_path: Path
+) -> None:
+    pytest.importorskip("zarr", reason="the extra zarr is not installed")
+    path, version = tmp_path / "cell_labels.zarr", suffix.partition("-")[2]
+    write_volume(path, scene(), SIZE, labels=True, version=version)
+    write_table(tmp_path / "cell_granules.csv", granule_table(scene(), None, SIZE))
+    ((data, settings, kind),) = read(path)
+    assert kind == "labels"
+    assert np.array_equal(data, scene())
+    assert settings["name"] == "cell_labels"
+    assert settings["scale"] == pytest.approx(SIZE)
+    assert settings["features"]["label"].tolist() == [1, 2, 3, 5]
+    session = Session(np.array(data), SIZE, file=path)
+    session.apply(steps.delete(session, [5]))
+    session.close()
+    assert (tmp_path / "cell_labels.review.jsonl").is_file()
+    again = Session(np.array(read(path)[0][0]), SIZE, file=path)
+    assert again.resumed == 1
+    assert 5 not in again.table.index
+    again.close()
+    assert [kind for _, _, kind in read(tmp_path)] == ["labels"]
 
 
 def test_what_is_nothing_of_isgseg_is_left_to_others(tmp_path: Path) -> None:

@@ -20,8 +20,8 @@ from isgseg.napari.teaching import Lesson, base_of, lesson_parts, losses, traine
 
 
 def test_the_slider_shows_what_a_prediction_with_that_threshold_finds(trained: Path) -> None:
+    from isgseg.inference.candidates import lowest_score
     from isgseg.inference.predictor import Predictor
-    from isgseg.inference.watching import lowest_score
 
     volume = balls(7, 30)[0] * 100
     network = trained / "isg_mask_rcnn_final.pth"

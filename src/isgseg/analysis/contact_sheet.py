@@ -57,7 +57,7 @@ def contact_sheet(
     lines = max(1, math.ceil(len(rows) / _COLUMNS))
     figure = Figure(figsize=(1.7 * _COLUMNS, 2.45 * lines + 0.5), dpi=100)
     figure.suptitle(
-        f"The {len(rows)} most doubtful of {len(table)} granules, the most doubtful first",
+        f"The {len(rows)} most doubtful of {_counted(table)}, the most doubtful first",
         fontsize=12,
         y=1 - 0.12 / (2.45 * lines + 0.5),
     )
@@ -74,6 +74,13 @@ def contact_sheet(
     with replacing(path) as scratch:
         figure.savefig(scratch, format=path.suffix[1:] or "png")
     return path
+
+
+def _counted(table: pd.DataFrame) -> str:
+    """How many granules and candidates a table has; only these have `best`."""
+    candidates = int(table["best"].notna().sum()) if "best" in table else 0
+    words = f"{len(table) - candidates} granules"
+    return f"{words} and {candidates} candidates" if candidates else words
 
 
 def _draw(

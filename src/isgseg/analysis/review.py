@@ -1,8 +1,8 @@
 """Which granules a person should look at first: how doubtful each is, and why.
 
-Each reason for doubt stands for a probability that the granule is wrong, and they add up as
-independent causes do (noisy-or: Pearl 1988, Probabilistic Reasoning in Intelligent Systems, 4.3.2).
-The probabilities are set by hand; `benchmarks/proofreading.py` measures what the order is worth.
+`isgseg.analysis.suspicion` says how likely a granule is to be mended by score, shape, size and
+slices. What no network of isgseg shows often enough to be fitted is added as an independent cause
+(noisy-or: Pearl 1988, Probabilistic Reasoning in Intelligent Systems, 4.3.2), set by hand.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import pandas as pd
 from scipy import ndimage as ndi
 
 from isgseg.analysis.granules import granule_table
+from isgseg.analysis.suspicion import CANDIDATE, GRANULE, UNKNOWN
 from isgseg.instances.components import Bools, Labels
 from isgseg.instances.merging import ball_fit
 from isgseg.instances.parts import Box
@@ -26,18 +27,15 @@ Reason = tuple[float, str]  # the probability that a granule is wrong, and the w
 
 COLUMNS = ("suspicion", "reason")
 
-# The largest probability of each reason.
-SHAPE, CONSTRICTION, TOUCHING, BORDER, SIZE = 0.65, 0.85, 0.6, 0.05, 0.5
-ONE_SLICE, TWO_SLICES = 0.3, 0.1
-# By the score over the threshold; the mean score of a granule may be below it, its best is not.
-SCORES, DOUBTS = (0.8, 1.0, 1.3, 1.5, 1.7), (0.7, 0.4, 0.2, 0.08, 0.0)
-# By the best score over the threshold: that what was left out is a granule after all. One that was
-# missed costs twice as much F1 as one too many.
-NEAR, MISSED = (0.7, 0.8, 0.9, 1.0), (0.0, 0.15, 0.35, 0.7)
-FITS, LIKELY = (0.55, 0.8), (0.5, 1.3)  # a round one more likely is one
-ROUND = 0.8  # IoU with the ball of the same volume, from which on a shape is not odd
-ODD = 0.45  # IoU at which it is as odd as can be: two balls side by side have .5
-USUAL, UNUSUAL = 2.0, 4.0  # deviations of the logarithm of the diameter; the doubt rises between
+# Probabilities that are set by hand.
+CONSTRICTION, TOUCHING, BORDER, SMALL = 0.7, 0.6, 0.02, 0.5
+USUAL, UNUSUAL = (
+    2.0,
+    4.0,
+)  # deviations of the logarithm of the diameter; SMALL is reached at the last
+ROUND = 0.7  # IoU with the ball of the same volume, from which on a shape is not odd
+LARGE = 1.5  # deviations from which on the size is named as a reason
+TOLD = 0.6  # logits from which on a feature is named as a reason
 SPLIT_HEIGHT = 0.05  # voxels; as `split_height` of `conf/segmentation/`
 
 
@@ -106,7 +104,10 @@ def review_rows(
 
 
 def review_offered(
-    labels: Labels, table: pd.DataFrame, threshold: float | None = None
+    labels: Labels,
+    table: pd.DataFrame,
+    threshold: float | None = None,
+    usual: Usual | None = None,
 ) -> pd.DataFrame:
     """How likely it is that what was left out, below the threshold, is a granule after all.
 
@@ -115,22 +116,41 @@ def review_offered(
         table: rows of what was left out, with `best`, the highest score of its detections, or
             `score`.
         threshold: see `review_table`.
+        usual: size of the granules; None: that of the table.
 
     Returns:
         As `review_table`.
     """
     threshold = 0.5 if threshold is None else threshold
-    best = table["best" if "best" in table else "score"].to_numpy(float)
-    doubts = np.interp(np.nan_to_num(best) / max(threshold, 1e-6), NEAR, MISSED)
-    for place, row in enumerate(table.to_dict("records")):
-        if doubts[place] > 0:
-            fit = ball_fit(np.argwhere(labels[box_of(row)] == row["label"]))
-            doubts[place] *= np.interp(fit, FITS, LIKELY)
-    words = [
-        f"a granule after all? best score {one:.2f}, threshold {threshold:.2f}" for one in best
-    ]
+    usual = usual or Usual.of(table)
+    doubts = []
+    for row in table.to_dict("records"):
+        values = evidence(labels, row, usual, threshold)
+        words = f"a granule after all? best score {values['best'] * threshold:.2f}, threshold "
+        doubts.append((round(CANDIDATE.probability(values), 4), f"{words}{threshold:.2f}"))
     index = pd.Index(table["label"].to_numpy(), name="label")
-    return pd.DataFrame({"suspicion": doubts.round(4), "reason": words}, index=index)
+    return pd.DataFrame(doubts, index=index, columns=list(COLUMNS))
+
+
+def evidence(labels: Labels, row: Row, usual: Usual, threshold: float) -> dict[str, float]:
+    """The features of a granule that `isgseg.analysis.suspicion` asks for.
+
+    Args:
+        labels: (z, y, x), with the granule.
+        row: of the table.
+        usual: size of the granules.
+        threshold: object score threshold.
+    """
+    score, least = row.get("score", np.nan), max(threshold, 1e-6)
+    best = row.get("best", score)
+    detected = row.get("supporting_slices", np.nan)
+    return {
+        "score": score / least if np.isfinite(score) else UNKNOWN,
+        "best": best / least if np.isfinite(best) else UNKNOWN,
+        "fit": ball_fit(np.argwhere(labels[box_of(row)] == row["label"])),
+        "size": float(np.log(row["equivalent_diameter_px"] / usual.diameter)) / usual.spread,
+        "slices": float(detected if np.isfinite(detected) else row["slices"]),
+    }
 
 
 def in_order(reviewed: pd.DataFrame) -> list[int]:
@@ -159,37 +179,48 @@ def _doubt(
     row = rows[label]
     around = labels[box_of(row, 1)]
     mask = around == label
-    fit = ball_fit(np.argwhere(mask))
-    reasons = [
-        *_of_score(row, threshold),
-        *_of_shape(mask, fit),
-        *_of_neighbours(labels, rows, label, around, fit),
-        *_of_place(row),
-        *_of_size(row, usual),
+    values = evidence(labels, row, usual, threshold)
+    causes = [
+        *_of_shape(mask, values["fit"]),
+        *_of_neighbours(labels, rows, label, around, values["fit"]),
+        *([(BORDER, "at the border")] if row["touches_border"] else []),
+        *_of_size(values["size"], row, usual),
     ]
+    right = (1 - GRANULE.probability(values)) * np.prod([1 - cause for cause, _ in causes])
+    words = _words(values, row, usual, threshold)
+    blame = GRANULE.excess(values)
+    reasons = [(blame[name], said) for name, said in words.items() if blame[name] >= TOLD]
+    reasons += [(4 * cause, said) for cause, said in causes]
     reasons.sort(key=lambda reason: -reason[0])
-    right = np.prod([1 - probability for probability, _ in reasons])
-    return round(float(1 - right), 4), "; ".join(words for _, words in reasons)
+    return round(float(1 - right), 4), "; ".join(said for _, said in reasons)
 
 
-def _of_score(row: Row, threshold: float) -> Iterable[Reason]:
-    score = row.get("score", np.nan)
-    if not np.isfinite(score):
-        return
-    doubt = float(np.interp(score / max(threshold, 1e-6), SCORES, DOUBTS))
+def _words(values: Mapping[str, float], row: Row, usual: Usual, threshold: float) -> dict[str, str]:
+    """What is said of features, where they are a reason."""
+    slices = int(values["slices"])
+    words = {
+        "score": f"score {values['score'] * threshold:.2f}, threshold {threshold:.2f}",
+        "fit": f"odd shape: {100 * values['fit']:.0f} % of a ball",
+        "slices": f"in {slices} slice{'s' if slices > 1 else ''} only",
+    }
+    return words | ({"size": f"large: {_across(row, usual)}"} if values["size"] > LARGE else {})
+
+
+def _of_size(off: float, row: Row, usual: Usual) -> Iterable[Reason]:
+    """Specks; how large a granule is counts in `GRANULE`."""
+    doubt = SMALL * min((-off - USUAL) / (UNUSUAL - USUAL), 1.0)
     if doubt > 0:
-        yield doubt, f"score {score:.2f}, threshold {threshold:.2f}"
+        yield doubt, f"small: {_across(row, usual)}"
+
+
+def _across(row: Row, usual: Usual) -> str:
+    return f"{row['equivalent_diameter_px']:.1f} voxels across, usual {usual.diameter:.1f}"
 
 
 def _of_shape(mask: Bools, fit: float) -> Iterable[Reason]:
-    if fit >= ROUND:
-        return
-    parts = int(split(mask, height=SPLIT_HEIGHT).max(initial=0))
+    parts = int(split(mask, height=SPLIT_HEIGHT).max(initial=0)) if fit < ROUND else 1
     if parts > 1:
         yield CONSTRICTION, f"constriction: may be {parts} granules"
-    odd = min((ROUND - fit) / (ROUND - ODD), 1.0)
-    if odd > 0.2:
-        yield SHAPE * odd, f"odd shape: {100 * fit:.0f} % of a ball"
 
 
 def _of_neighbours(
@@ -197,7 +228,7 @@ def _of_neighbours(
 ) -> Iterable[Reason]:
     """A granule that touches it, and with which it would be rounder than each by itself."""
     touching = ndi.binary_dilation(around == label, np.ones((3, 3, 3))) & (around != label)
-    best = max(ROUND - 0.1, fit)
+    best = max(ROUND, fit)
     for other in np.unique(around[touching & (around > 0)]).tolist():
         if other not in rows:
             continue
@@ -210,22 +241,3 @@ def _of_neighbours(
         if ball_fit(both) > max(best, alone):
             yield TOUCHING, f"may be one granule with {other}"
             return
-
-
-def _of_place(row: Row) -> Iterable[Reason]:
-    if row["touches_border"]:
-        yield BORDER, "at the border"
-    detected = row.get("supporting_slices", np.nan)
-    slices = int(detected if np.isfinite(detected) else row["slices"])
-    if slices <= 2:
-        words = f"in {slices} slice{'s' if slices > 1 else ''} only"
-        yield (ONE_SLICE if slices <= 1 else TWO_SLICES), words
-
-
-def _of_size(row: Row, usual: Usual) -> Iterable[Reason]:
-    diameter = row["equivalent_diameter_px"]
-    off = float(np.log(diameter / usual.diameter)) / usual.spread
-    doubt = min(max((abs(off) - USUAL) / (UNUSUAL - USUAL), 0.0), 1.0)
-    if doubt > 0:
-        size = "small" if off < 0 else "large"
-        yield SIZE * doubt, f"{size}: {diameter:.1f} voxels across, usual {usual.diameter:.1f}"

@@ -16,7 +16,7 @@ from isgseg.batch.work import Item, Row, Work
 from isgseg.errors import InputError, InputFileExistsError, shown
 from isgseg.io.json_files import read_object
 from isgseg.io.pairing import find_images, find_pairs
-from isgseg.io.paths import Patterns, sha256
+from isgseg.io.paths import Patterns, sha256, user_path
 from isgseg.io.volumes import stem
 
 log = logging.getLogger(__name__)
@@ -82,6 +82,17 @@ def labels_of(volumes: Patterns, labels: Patterns) -> list[tuple[Path, Path]]:
     if isinstance(labels, str) and NAME in labels:
         return [(path, Path(labels.replace(NAME, stem(path)))) for path in find_images(volumes)]
     return find_pairs(volumes, labels)
+
+
+def files_of(cfg: DictConfig) -> dict[str, Path]:
+    """What an analysis of one volume reads, by its keys: the volume, labels, each structure.
+
+    Args:
+        cfg: `conf/analyse.yaml` of one volume.
+    """
+    files = {"volume": user_path(cfg.volume), "labels": user_path(cfg.labels)}
+    given = {f"structures.{key}": path for key, path in cfg.structures.items() if key != "names"}
+    return files | {key: user_path(path) for key, path in given.items() if path}
 
 
 def template(pairs: Sequence[tuple[Path, Path]]) -> str:
@@ -169,6 +180,9 @@ def _differing(item: Analysis, former: Mapping[str, Any]) -> list[str]:
     before = former.get("settings", {})
     differ = [key for key in SETTINGS if before.get(key) != json.loads(json.dumps(settings[key]))]
     hashes = former.get("sha256", {})
-    files = {"volume": item.volume, "labels": item.labels}
-    differ += [key for key, path in files.items() if sha256(path) != hashes.get(key)]
+    differ += [
+        key
+        for key, path in files_of(item.cfg).items()
+        if key.partition(".")[0] not in differ and sha256(path) != hashes.get(key)
+    ]
     return differ + ["isgseg"] * (former.get("isgseg") != __version__)

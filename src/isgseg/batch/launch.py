@@ -19,10 +19,11 @@ from omegaconf import DictConfig
 
 from isgseg.batch.progress import changed, progress_of
 from isgseg.batch.records import note_failure, one_line, read_record, reason_of, renew
-from isgseg.batch.tasks import all_awaited, plain_logging
+from isgseg.batch.tasks import all_awaited
 from isgseg.batch.work import Item, Work
 from isgseg.errors import InputError
 from isgseg.overrides import literal
+from isgseg.streams import plain_logging
 
 log = logging.getLogger(__name__)
 _LOCAL = "submitit_local"

@@ -1,11 +1,9 @@
-"""Around the tasks of a launcher: all of them are waited for, and the log reads as ever."""
+"""Around the tasks of a launcher: all of them are waited for."""
 
 from __future__ import annotations
 
 import contextlib
 import importlib.util
-import logging
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -56,25 +54,3 @@ def _last_line(path: Path) -> str:
         return ""
     last = next((line.strip() for line in reversed(lines) if line.strip()), "")
     return f": {last[-200:]}" if last else ""
-
-
-@contextlib.contextmanager
-def plain_logging() -> Iterator[None]:
-    """Logs as a single run does, without Hydra, which sets logging up for its own part."""
-    from isgseg.command import BelowWarning
-
-    root = logging.getLogger()
-    before, level = root.handlers[:], root.level
-    formatter = logging.Formatter("%(asctime)s %(levelname)s %(message)s")
-    out, err = logging.StreamHandler(sys.stdout), logging.StreamHandler(sys.stderr)
-    out.addFilter(BelowWarning())
-    err.setLevel(logging.WARNING)
-    for handler in (out, err):
-        handler.setFormatter(formatter)
-    root.handlers[:] = [out, err]
-    root.setLevel(logging.INFO)
-    try:
-        yield
-    finally:
-        root.handlers[:] = before
-        root.setLevel(level)

@@ -96,7 +96,7 @@ class Normalization:
         else:
             try:
                 low, high = 0.0, cytoplasm_mode(sample)
-            except ValueError as error:  # numpy's and scikit-image's, of a histogram
+            except (ValueError, IndexError) as error:  # of a histogram; the second is numpy 2.0's
                 raise InputError(
                     f"{name}: values from {sample.min():.8g} to {sample.max():.8g} have no "
                     f"histogram ({error}), which normalization.method=mode needs; set "

@@ -110,6 +110,21 @@ def hash_labels(labels: Array | RunLabels) -> str:
     return digest.hexdigest()
 
 
+def hash_of_file(path: Path) -> str | None:
+    """That of a label file; None where it cannot be read, or holds no labels."""
+    from isgseg.io.volumes import open_volume
+
+    digest = LabelHash()
+    try:
+        for plane in open_volume(path).data:
+            if plane.min() < 0 or (plane.dtype.kind == "f" and (plane % 1).any()):
+                return None
+            digest.update(plane[None])
+    except InputError:
+        return None
+    return digest.hexdigest()
+
+
 def versions() -> dict[str, str]:
     """Of Python and of the packages that decide the labels."""
     from isgseg import __version__

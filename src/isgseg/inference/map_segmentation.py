@@ -44,10 +44,25 @@ class MapSegmenter:
 
     def segment(self, volume: Volume, normalizer: Normalizer, name: str = "") -> Granules:
         """The granules of a volume; two maps of a byte a voxel are in memory."""
+        (found,) = self.segment_at((self.thresholds.mask,), volume, normalizer, name)
+        return found
+
+    def segment_at(
+        self, masks: Sequence[float], volume: Volume, normalizer: Normalizer, name: str = ""
+    ) -> list[Granules]:
+        """The granules at each of several mask thresholds; the maps are made once."""
         foreground, centre = self.maps(volume, normalizer, name)
-        return find_granules(
-            foreground, centre, self.thresholds, self.settings, volume.voxel_size, name
-        )
+        return [
+            find_granules(
+                foreground,
+                centre,
+                self.thresholds._replace(mask=mask),
+                self.settings,
+                volume.voxel_size,
+                name,
+            )
+            for mask in masks
+        ]
 
     def zooms(self, volume: Volume) -> bool:
         """Whether the voxels of a volume are resampled."""

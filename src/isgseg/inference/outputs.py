@@ -18,14 +18,21 @@ import pandas as pd
 
 from isgseg.analysis.granules import write_table
 from isgseg.errors import InputError, InputFileExistsError, one_of
-from isgseg.inference.manifest import MARK, LabelHash, Manifest, deciding, hash_labels, read_content
+from isgseg.inference.manifest import (
+    MARK,
+    Manifest,
+    deciding,
+    hash_labels,
+    hash_of_file,
+    read_content,
+)
 from isgseg.instances.runs import RunLabels
 from isgseg.io.atomic import remove_tree, replacing
 from isgseg.io.formats import Array
 from isgseg.io.ome_zarr import zarr_library
 from isgseg.io.ome_zarr_labels import add_labels, check_place_for_labels
 from isgseg.io.ome_zarr_writing import Version
-from isgseg.io.volumes import open_volume, stem, write_volume
+from isgseg.io.volumes import stem, write_volume
 
 log = logging.getLogger(__name__)
 FORMATS = ("tif", "mrc", "zarr", "zarr-0.4")
@@ -65,6 +72,12 @@ class Outputs:
             volume if into_zarr else None,
         )
 
+    @property
+    def candidates(self) -> tuple[Path, Path]:
+        """`<stem>_candidates.tif` and `.csv`, which only `review=true` writes."""
+        table = self.table.with_name(self.table.name.replace("_granules.csv", "_candidates.csv"))
+        return table.with_suffix(".tif"), table
+
     def former(self) -> dict[str, Any] | None:
         """What an earlier run wrote as manifest; None where there is none of isgseg."""
         return read_content(self.manifest if self.manifest.exists() else self.origin)
@@ -80,8 +93,7 @@ class Outputs:
             InputFileExistsError: a file is in the way that must not be replaced: it is of someone
                 else, or it was made otherwise and `overwrite` is false.
         """
-        former = self.former()
-        if former is None:
+        if (former := self.former()) is None:
             self._check_strangers(overwrite)
             return False
         if not self.labels.exists() or not self.table.exists():
@@ -169,7 +181,8 @@ class Outputs:
         manifest = replace(manifest, labels=self.labels.name, labels_sha256=labels_sha256)
         if self.labels.is_dir():
             remove_tree(self.labels)
-        self.labels.unlink(missing_ok=True)  # made otherwise: no longer what the manifest says
+        for file in (self.labels, *self.candidates):  # no longer what the manifest says
+            file.unlink(missing_ok=True)
         with replacing(self.manifest) as beside:
             beside.write_text(manifest.text(), encoding="utf-8")
         if read_content(self.origin) is not None:  # of the last release, and of labels that go
@@ -179,8 +192,8 @@ class Outputs:
 
     def _check_strangers(self, overwrite: bool) -> None:
         """Refuses to replace files that no run of isgseg-predict is known to have written."""
-        files = (self.labels, self.table, self.manifest, self.origin)
-        there = [file for file in files if file.exists()]
+        own = (self.labels, self.table, self.manifest, self.origin, *self.candidates)
+        there = [file for file in own if file.exists()]
         if not there:
             return
         if not overwrite:
@@ -227,19 +240,6 @@ def check_format(name: str) -> None:
         raise InputError(f"format={name} must be {one_of(FORMATS)}")
     if name.startswith("zarr"):
         zarr_library()
-
-
-def hash_of_file(path: Path) -> str | None:
-    """That of a label file; None where it cannot be read, or holds no labels."""
-    digest = LabelHash()
-    try:
-        for plane in open_volume(path).data:
-            if plane.min() < 0 or (plane.dtype.kind == "f" and (plane % 1).any()):
-                return None
-            digest.update(plane[None])
-    except InputError:
-        return None
-    return digest.hexdigest()
 
 
 def _is_table(path: Path) -> bool:

@@ -9,7 +9,8 @@ import pandas as pd
 
 from isgseg.analysis.contact_sheet import contact_sheet
 from isgseg.analysis.granules import write_table
-from isgseg.analysis.review import COLUMNS, review_table
+from isgseg.analysis.review import COLUMNS, Usual, review_offered, review_table
+from isgseg.inference.candidates import joined
 from isgseg.inference.outputs import Outputs
 from isgseg.io.volumes import read_labels, read_volume, stem
 
@@ -22,9 +23,9 @@ def sheet_path(outputs: Outputs) -> Path:
 
 
 def write_review(outputs: Outputs, volume: Path) -> Path:
-    """Adds `suspicion` and `reason` to the table, and writes the contact sheet.
+    """Adds `suspicion` and `reason` to the tables, and writes the contact sheet.
 
-    What is there already is kept.
+    Granules and candidates are ranked together. What is there already is kept.
 
     Args:
         outputs: of isgseg-predict, complete.
@@ -40,11 +41,28 @@ def write_review(outputs: Outputs, volume: Path) -> Path:
     table = pd.read_csv(outputs.table)
     if set(COLUMNS) <= set(table.columns) and sheet.exists():
         return sheet
-    former = outputs.former() or {}
+    threshold = (outputs.former() or {}).get("thresholds", {}).get("object")
     labels = read_labels(outputs.labels, check=False)
-    doubts = review_table(labels.data, table, former.get("thresholds", {}).get("object"))
-    table = table.drop(columns=list(COLUMNS), errors="ignore").join(doubts, on="label")
-    contact_sheet(read_volume(volume).data, labels.data, table, sheet, labels.voxel_size)
+    table = _doubted(table, review_table(labels.data, table, threshold))
+    both, shown = table, labels.data
+    image, csv = outputs.candidates
+    if image.exists() and csv.exists():
+        others, rows = read_labels(image, check=False).data, pd.read_csv(csv)
+        usual = Usual.of(table) if len(table) else None
+        rows = _doubted(rows, review_offered(others, rows, threshold, usual))
+        write_table(csv, rows)
+        both, shown = pd.concat([table, rows]) if len(rows) else table, joined(shown, others)
+    else:
+        log.info(
+            "%s: the review has no candidates below the threshold, since the labels were made "
+            "without review=true; overwrite=true makes them again",
+            volume,
+        )
+    contact_sheet(read_volume(volume).data, shown, both, sheet, labels.voxel_size)
     write_table(outputs.table, table)
     log.info("%s: the most doubtful granules are in %s", volume, sheet)
     return sheet
+
+
+def _doubted(table: pd.DataFrame, doubts: pd.DataFrame) -> pd.DataFrame:
+    return table.drop(columns=list(COLUMNS), errors="ignore").join(doubts, on="label")

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from scipy import ndimage as ndi
 
 from isgseg.data.normalization import Normalizer
+from isgseg.inference.candidates import with_candidates
 from isgseg.inference.map_segmentation import MapSegmenter
 from isgseg.inference.masks import label_slice
 from isgseg.inference.method import Detections, MapModel, SliceModel, Slices
@@ -60,40 +61,22 @@ class Watched:
             yield found
 
 
-def lowest_score(predictor: Predictor) -> float:
-    """The object score threshold below which the predictor has no granules to offer.
-
-    Linked granules need one detection of the score threshold of detections times the hysteresis
-    ratio. Of a U-Net's maps everything has a score, and half of the threshold is offered.
-    """
-    method = predictor.method
-    if isinstance(method, SliceSegmenter):
-        ratio = method.settings.hysteresis_ratio if method.settings.link else 1.0
-        return predictor.thresholds.score * ratio
-    return predictor.thresholds.object / 2
-
-
 def watched(predictor: Predictor, seen: Seen, *, candidates: bool = True) -> Predictor:
     """The predictor with somebody who watches, and with candidates among its granules.
-
-    With slices along one axis, the granules whose `best` reaches a threshold are those that a
-    prediction with this object score threshold finds. Along several, candidates take part in the
-    vote.
 
     Args:
         predictor: is not changed.
         seen: see `Watched`.
-        candidates: granules below the object score threshold are kept too; False leaves them out.
+        candidates: see `isgseg.inference.candidates.with_candidates`; False leaves them out.
     """
     method = predictor.method
     if not isinstance(method, SliceSegmenter | MapSegmenter):
         raise TypeError(f"{type(method).__name__} has no slices to watch")
-    thresholds = predictor.thresholds
     if candidates:
-        thresholds = thresholds._replace(object=min(thresholds.object, lowest_score(predictor)))
+        predictor = with_candidates(predictor)
     model: Any = Watched(method.model, seen)
-    method = replace(method, model=model, thresholds=thresholds, progress=False)
-    return Predictor(method, predictor.metadata, thresholds, predictor.normalization)
+    method = replace(method, model=model, thresholds=predictor.thresholds, progress=False)
+    return Predictor(method, predictor.metadata, predictor.thresholds, predictor.normalization)
 
 
 def preview(predictor: Predictor, found: Any, shape: tuple[int, ...]) -> npt.NDArray[np.int32]:

@@ -154,7 +154,8 @@ def _parsed(head: bytes, path: Path) -> Any:
                 raise
             header = _Header(io.BytesIO(alone), header_only=True, permissive=True).header
     for warning in caught:
-        log.warning("%s: %s", path, warning.message)
+        if not issubclass(warning.category, DeprecationWarning):  # those are not of the file
+            log.warning("%s: %s", path, warning.message)
     return header
 
 

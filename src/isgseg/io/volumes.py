@@ -215,11 +215,7 @@ def find_volumes(patterns: Patterns) -> list[Path]:
         named = matches(pattern, folders=True)
         files = [file for file in named if place_of(file) is not None]
         if not files:
-            accepted = ", ".join(SUFFIXES)
-            raise InputFileNotFoundError(
-                f"no volume matches {pattern}; accepted are {accepted}; check the name, and the "
-                f"folder you are in, {Path.cwd()}"
-            )
+            raise InputFileNotFoundError(_no_volume(str(pattern)))
         for file in files:
             found.setdefault(file.resolve(), file)
     if not found:
@@ -227,6 +223,23 @@ def find_volumes(patterns: Patterns) -> list[Path]:
             "no volume was named; give a path, a pattern, or a list of these"
         )
     return list(found.values())
+
+
+def _no_volume(pattern: str) -> str:
+    """Why a pattern names no volume, and what would be one."""
+    accepted = f"accepted are {', '.join(SUFFIXES)}"
+    path = user_path(pattern)
+    if path.is_dir():
+        return f"{pattern} is a folder that holds no volume; {accepted}"
+    if path.is_file():
+        return (
+            f"{pattern} is no volume by the end of its name; {accepted}. Slices that are pictures "
+            "can be saved as one TIFF stack, in grey values"
+        )
+    return (
+        f"no volume matches {pattern}; {accepted}; check the name, and the folder you are in, "
+        f"{Path.cwd()}"
+    )
 
 
 def label_dtype(count: int) -> type[np.unsignedinteger[Any]]:

@@ -15,6 +15,7 @@ from isgseg.analysis.granules import granule_table
 from isgseg.errors import InputError
 from isgseg.instances.components import Floats, Ints, Labels
 from isgseg.io.formats import Array, VoxelSize
+from isgseg.napari.loading import load_torch
 
 Told = Callable[[int, int, "Labels | None"], None]
 BINS = 24
@@ -112,9 +113,11 @@ def find(
     Raises:
         InputError: the volume is none, or the checkpoint cannot be used.
     """
+    load_torch()
     from isgseg.inference.arrays import as_volume
+    from isgseg.inference.candidates import lowest_score
     from isgseg.inference.predictor import Predictor
-    from isgseg.inference.watching import lowest_score, preview, watched
+    from isgseg.inference.watching import preview, watched
     from isgseg.io.volumes import Volume
     from isgseg.models.locate import find_model
 

@@ -58,9 +58,22 @@ class Follower:
         self._states = states
         try:
             with self.layer.block_history():
-                self.layer.data_setitem(edit.where, edit.values.astype(self.layer.data.dtype))
+                self._set(edit.where, edit.values.astype(self.layer.data.dtype))
         finally:
             self._states = None
+
+    def _set(self, where: Where, values: Ints) -> None:
+        """Napari's `data_setitem`; of a hidden layer it fails, as no slice of it is known."""
+        layer = self.layer
+        if layer.visible:
+            layer.data_setitem(where, values)
+            return
+        before = layer.data[where]
+        moved = before != values
+        if moved.any():
+            where = (where[0][moved], where[1][moved], where[2][moved])
+            layer._save_history((where, before[moved], values[moved]))
+            layer.data[where] = values[moved]
 
     def undo(self) -> None:
         """Napari's undo, which the session follows."""

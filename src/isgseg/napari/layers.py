@@ -14,9 +14,10 @@ IMAGE, LABELS = "image", "labels"
 
 
 def layers_of(viewer: Any, kind: str) -> list[Any]:
-    """The layers of a kind that are volumes, (z, y, x), the topmost first."""
+    """The layers of a kind that are volumes, (z, y, x), the topmost first; no close-ups."""
     found = [layer for layer in viewer.layers if layer._type_string == kind]
-    return [layer for layer in reversed(found) if layer.data.ndim == 3 and not layer.multiscale]
+    volumes = [layer for layer in reversed(found) if layer.data.ndim == 3 and not layer.multiscale]
+    return [layer for layer in volumes if not about(layer).get("shown_only")]
 
 
 def voxel_size_of(layer: Any) -> VoxelSize | None:

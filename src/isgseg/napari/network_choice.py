@@ -38,8 +38,15 @@ class NetworkChoice(QComboBox):
         if self.browse:
             self.addItem(BROWSE, None)
         newest = self.itemText(0).startswith("taught")
-        place = -1 if before is None else self.findData(before)
-        self.setCurrentIndex(0 if newest else max(place, 0))
+        self.setCurrentIndex(0)
+        if before is not None and not newest:
+            self.choose(before)
+
+    def choose(self, network: Path) -> None:
+        """Chooses a network, where it is in the list."""
+        for place in range(self.count()):
+            if self.itemData(place) == network:
+                self.setCurrentIndex(place)
 
     def _chosen(self, place: int) -> None:
         if self.itemText(place) != BROWSE:

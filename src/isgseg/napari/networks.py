@@ -39,4 +39,9 @@ def offer(network: Path) -> None:
 def listen(listener: Callable[[], None]) -> Callable[[], None]:
     """Calls back when a network is offered; returns what ends that."""
     _listeners.append(listener)
-    return lambda: _listeners.remove(listener)
+
+    def stop() -> None:
+        if listener in _listeners:
+            _listeners.remove(listener)
+
+    return stop

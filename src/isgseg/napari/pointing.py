@@ -53,21 +53,22 @@ class Cursor:
         self.dims_displayed = viewer.dims.displayed
 
 
-def go_to(viewer: Any, layer: Any, place: Sequence[float], across: float) -> None:
-    """Shows a place in the middle of the view, so large that a granule can be judged.
+def go_to(
+    viewer: Any, layer: Any, place: Sequence[float], across: float, fit: bool = False
+) -> None:
+    """Shows a place in the middle of the view.
 
     Args:
         viewer: napari's.
         layer: of labels.
         place: (z, y, x), voxels.
-        across: of the granule, voxels.
+        across: how much of the surroundings is to be seen, voxels.
+        fit: zoom to that in any case; False: a zoom that is not far from it stays as it is.
     """
     world = np.asarray(layer.data_to_world(place), float)
     viewer.dims.point = tuple(world)
     camera = viewer.scene.camera
     camera.center = tuple(world[list(viewer.dims.displayed)])
-    size = float(np.max(layer.scale)) * max(across, 4)
-    height = min(viewer.canvas.size)
-    wanted = height / (size * 14)  # there are some more around it
-    if not wanted / 2.5 < camera.zoom < wanted * 4:
+    wanted = min(viewer.canvas.size) / (float(np.max(layer.scale)) * max(across, 24))
+    if fit or not wanted / 2.5 < camera.zoom < wanted * 4:
         camera.zoom = wanted

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,15 @@ from qtpy.QtWidgets import QFileDialog, QWidget
 
 from isgseg.errors import InputError
 from isgseg.napari import steps
+from isgseg.napari.close_up import CloseUp
 from isgseg.napari.following import Follower
 from isgseg.napari.layers import about, file_of
 from isgseg.napari.pointing import Cursor, go_to, place_under
 from isgseg.napari.proofread_form import Form
 from isgseg.napari.saving import save_review
 from isgseg.napari.session import ABSENT, ACCEPTED, OFFERED, REJECTED, Session
+
+AROUND = 14  # diameters that the view is wide in 2D
 
 
 class Actions(QWidget):
@@ -33,9 +37,12 @@ class Actions(QWidget):
         self.session: Session | None = None
         self.follower: Follower | None = None
         self.layer: Any = None
+        self.close_up: CloseUp | None = None
         self.outline: Any = None  # a layer that shows what is offered, when it is looked at
         self.current: int | None = None
-        self.cut: list[Sequence[float]] | None = None
+        # What is done with two places that are clicked next, and those that were.
+        self.asked: Callable[[list[Sequence[float]]], None] | None = None
+        self.places: list[Sequence[float]] = []
         self.form: Form
 
     def accept(self) -> None:
@@ -72,8 +79,11 @@ class Actions(QWidget):
     def cut_between(self) -> None:
         """Splits the granule between the places that are clicked next."""
         label = self._one()
-        self.cut = []
-        self.say(f"Click into each of the two parts of granule {label}; Escape ends it.")
+        self.ask(partial(self._cut, label), f"Click into each of the two parts of granule {label}.")
+
+    def _cut(self, label: int, places: list[Sequence[float]]) -> None:
+        self._do(steps.split(self._session(), label, places))
+        self.look_at(label, move=False)
 
     def draw(self) -> None:
         """Adds a ball of the usual size where the pointer is."""
@@ -84,6 +94,28 @@ class Actions(QWidget):
             raise InputError("point at the middle of the new granule in a slice, and press W there")
         self._do(steps.add_ball(session, place))
         self.look_at(number, move=False)
+
+    def draw_across(self) -> None:
+        """Adds a ball that reaches from one of two places, clicked next, to the other."""
+        self._session()
+        self.ask(self._draw_across, "Click on two opposite edges of the new granule, in a slice.")
+
+    def _draw_across(self, places: list[Sequence[float]]) -> None:
+        session = self._session()
+        number = session.next_number
+        self._do(steps.ball_across(session, places[0], places[1]))
+        self.look_at(number, move=False)
+
+    def ask(self, then: Callable[[list[Sequence[float]]], None], words: str) -> None:
+        """Asks for two clicks, and does something with them."""
+        self.asked, self.places = then, []
+        self.say(f"{words} Escape ends it.")
+
+    def stop_asking(self) -> None:
+        """Clicks choose granules again."""
+        if self.asked is not None:
+            self.asked = None
+            self.say("")
 
     def paint(self) -> None:
         """Takes napari's brush, in 3D, with a new number."""
@@ -131,8 +163,8 @@ class Actions(QWidget):
             about(self.layer)["file"] = name
             self.say("Saved: " + ", ".join(path.name for path in written))
 
-    def look_at(self, label: int | None, move: bool = True) -> None:
-        """Shows a granule, and its row."""
+    def look_at(self, label: int | None, move: bool = True, fit: bool = False) -> None:
+        """Shows a granule, and its row; see `go_to` for `fit`."""
         session = self._session()
         if label is None or label not in session.table.index:
             if not steps.left(session):
@@ -142,12 +174,16 @@ class Actions(QWidget):
         with self.layer.events.selected_label.blocker(self._label_selected):
             self.layer.selected_label = label
         self.form.select(label)
+        near = self.close_up is not None and self.close_up.labels is not None
+        if self.close_up is not None:
+            self.close_up.show(label)
         if move:
-            across = float(session.table["equivalent_diameter_px"][label])
-            go_to(self.viewer, self.layer, steps.centre(session, label), across)
+            across = AROUND * float(session.table["equivalent_diameter_px"][label])
+            across = self.close_up.across if self.close_up is not None and near else across
+            go_to(self.viewer, self.layer, steps.centre(session, label), across, fit)
         state = session.state(label)
         if self.outline is not None and self.outline in self.viewer.layers:
-            self.outline.visible = state in ABSENT
+            self.outline.visible = state in ABSENT and not near
             self.outline.selected_label = label
         reason = str(session.table["reason"][label]) or "no reason to doubt"
         self.say(f"Granule {label}{f' ({state})' if state else ''}: {reason}")

@@ -12,6 +12,7 @@ from qtpy.QtWidgets import QMessageBox
 
 from isgseg.errors import InputError
 from isgseg.napari import steps
+from isgseg.napari.close_up import NOT_TO_EDIT, CloseUp
 from isgseg.napari.following import Follower
 from isgseg.napari.layers import IMAGE, about, file_of, layers_of, voxel_size_of
 from isgseg.napari.pointing import label_under, place_under
@@ -38,6 +39,8 @@ class Proofread(Actions):
                 self.viewer.bind_key(key, lambda _viewer, act=act: act(), overwrite=True)
         self.form.chosen.connect(self._row_chosen)
         self.form.one.toggled.connect(self._show_one)
+        self.form.whole.toggled.connect(self._show_whole)
+        self.viewer.bind_key("Escape", lambda _: self.stop_asking(), overwrite=True)
         self.form.save.clicked.connect(partial(self._act, self.save))
         self.viewer.mouse_drag_callbacks.append(self._clicked)
         REVIEWS.append(self)
@@ -50,6 +53,9 @@ class Proofread(Actions):
             self._act(lambda: self._begin(layer))
 
     def _begin(self, layer: Any) -> None:
+        for dock in REVIEWS:
+            if dock.layer is layer:  # one that napari took out of the window
+                dock.end()
         self.end()
         known, file, size = about(layer), file_of(layer), voxel_size_of(layer)
         table = known.get("table")
@@ -78,6 +84,7 @@ class Proofread(Actions):
                 self.session.offered,
                 name=f"{layer.name} (offered)",
                 visible=False,
+                metadata=dict(NOT_TO_EDIT),
                 scale=layer.scale,
                 units=layer.units,
                 translate=layer.translate,
@@ -85,6 +92,8 @@ class Proofread(Actions):
             self.outline.contour = 1
             self.outline.show_selected_label = True
             self.outline.editable = False
+        self.close_up = CloseUp(self.viewer, layer, self.session, self._look_again)
+        self.close_up.show_whole(self.form.whole.isChecked())
         self.viewer.layers.selection.active = layer
         self.refresh()
         resumed = f"{self.session.resumed} entries of the journal were done again. "
@@ -98,10 +107,12 @@ class Proofread(Actions):
             self.follower.stop()
         if self.session is not None:
             self.session.close()
+        if self.close_up is not None:
+            self.close_up.end()
         if self.outline is not None and self.outline in self.viewer.layers:
             self.viewer.layers.remove(self.outline)
-        self.session = self.follower = self.layer = self.outline = None
-        self.current = self.cut = None
+        self.session = self.follower = self.layer = self.outline = self.close_up = None
+        self.current = self.asked = None
         self.refresh()
 
     def _act(self, action: Callable[[], None], _checked: bool = False) -> None:
@@ -112,8 +123,18 @@ class Proofread(Actions):
             self.say(str(error))
 
     def _show_one(self, alone: bool) -> None:
-        if self.layer is not None:
+        if self.layer is not None and self.close_up is not None:
             self.layer.show_selected_label = alone
+            self.close_up.refresh()
+
+    def _show_whole(self, whole: bool) -> None:
+        if self.close_up is not None:
+            self.close_up.show_whole(whole)
+
+    def _look_again(self) -> None:
+        """After a change between 2D and 3D."""
+        if self.current is not None and self.current in self._session().table.index:
+            self.look_at(self.current, fit=True)
 
     def _row_chosen(self, label: int) -> None:
         self._act(partial(self.look_at, label))
@@ -124,30 +145,33 @@ class Proofread(Actions):
             self._act(partial(self.look_at, label, move=False))
 
     def _clicked(self, _viewer: Any, event: Any) -> None:
-        """A click on a granule chooses it; with K before it is a part of a granule to cut."""
+        """A click on a granule chooses it, unless places are asked for."""
         layer = self.layer
         if self.session is None or layer is None or layer.mode not in ("pan_zoom", "transform"):
             return
-        if self.cut is not None:
-            self._act(partial(self._add_point, place_under(layer, event)))
+        origin = np.zeros(3)
+        if self.close_up is not None and self.close_up.labels is not None:
+            layer, origin = self.close_up.labels, self.close_up.origin
+        if self.asked is not None:
+            place = place_under(layer, event)
+            if place is not None:
+                self._act(partial(self._add_place, (origin + place).tolist()))
         elif (label := label_under(layer, event)) in self.session.table.index:
             more = "Control" in event.modifiers
             self.form.select(label, more)
             self._act(partial(self.look_at, label, move=False) if not more else lambda: None)
 
-    def _add_point(self, place: Sequence[float] | None) -> None:
-        if place is None or self.cut is None:
-            return
-        self.cut.append(place)
-        if len(self.cut) == 2:
-            points, self.cut = self.cut, None
-            label = self._one()
-            self._do(steps.split(self._session(), label, points))
-            self.look_at(label, move=False)
+    def _add_place(self, place: Sequence[float]) -> None:
+        self.places.append(place)
+        if len(self.places) == 2 and self.asked is not None:
+            then, self.asked = self.asked, None
+            then(self.places)
 
     def refresh(self) -> None:
         """Shows what is known anew."""
         session, text = self.session, ""
+        if self.close_up is not None:
+            self.close_up.refresh()
         if session is not None:
             done = len(session.table) - steps.left(session)
             text = f"{done} of {len(session.table)} reviewed. "
@@ -166,8 +190,9 @@ class Proofread(Actions):
             if QMessageBox.question(self, "isgseg", question) == QMessageBox.Yes:
                 self._act(self.save)
         self.end()
-        self.viewer.mouse_drag_callbacks.remove(self._clicked)
-        REVIEWS.remove(self)
+        if self in REVIEWS:
+            self.viewer.mouse_drag_callbacks.remove(self._clicked)
+            REVIEWS.remove(self)
         super().closeEvent(event)
 
     def _is_changed(self) -> bool:

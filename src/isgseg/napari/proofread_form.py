@@ -31,12 +31,13 @@ ACTIONS = {
     "split": ("Split", "S", "at constrictions of its shape"),
     "cut_between": ("Cut", "K", "between two places that you click"),
     "draw": ("New ball", "W", "a granule of the usual size where the pointer is"),
+    "draw_across": ("Ball across", "B", "a new granule between two edges that you click"),
     "paint": ("Brush", "", "napari's brush, in 3D, with a new number"),
     "complete": ("Slice is complete", "C", "nothing is missing in the slice in view"),
     "undo": ("Undo", "Control-Z", "the last step; Ctrl+Shift+Z does it again"),
 }
-_COLUMNS = (54, 64, 72, 52, 54, 40)
-_WIDE = {"complete": 2}
+_COLUMNS = (48, 58, 66, 48, 46, 34)
+_WIDE = {"complete": 2}  # buttons over two columns
 
 
 class Form(QObject):
@@ -63,9 +64,13 @@ class Form(QObject):
             text.setWordWrap(True)
         self.message.setMinimumHeight(34)
         self.message.setAlignment(Qt.AlignTop)
-        self.only_open = QCheckBox("only those that are open")
+        self.only_open = QCheckBox("only open ones")
+        self.only_open.setToolTip("hides rows of granules that somebody has looked at")
         self.only_open.toggled.connect(self._filter)
-        self.one = QCheckBox("show only the chosen one")
+        self.one = QCheckBox("only the chosen one")
+        self.one.setToolTip("hides the labels of all others")
+        self.whole = QCheckBox("whole cell in 3D")
+        self.whole.setToolTip("not only the surroundings of the granule; slow without a GPU")
         self.save = QPushButton("Save ...")
         self.save.setToolTip("to another file than the original, with table and manifest")
         self.buttons = {
@@ -118,6 +123,9 @@ class Form(QObject):
         row = QHBoxLayout()
         row.addWidget(self.only_open)
         row.addWidget(self.one)
+        layout.addLayout(row)
+        row = QHBoxLayout()
+        row.addWidget(self.whole)
         row.addStretch(1)
         row.addWidget(self.save)
         layout.addLayout(row)
@@ -130,7 +138,14 @@ class Form(QObject):
             self.model.set_table(session.table)
             for label in chosen:
                 self.select(label, more=True)
-        for widget in (*self.buttons.values(), self.save, self.only_open, self.one, self.table):
+        for widget in (
+            *self.buttons.values(),
+            self.save,
+            self.only_open,
+            self.one,
+            self.whole,
+            self.table,
+        ):
             widget.setEnabled(session is not None)
         there = self.labels.layer() is not None
         self.begin.setEnabled(there)

@@ -64,7 +64,32 @@ def read_label_layer(path: str | Path) -> list[LayerData]:
     table = read_table(table_path(path))
     if table is not None:
         settings["features"] = features(table)
+        settings["metadata"]["isgseg"] |= read_candidates(path, volume.data, table)
     return [(volume.data, settings, "labels")]
+
+
+def read_candidates(path: Path, labels: Array, table: pd.DataFrame) -> dict[str, Any]:
+    """What `isgseg-predict review=true` found below the threshold, for the dock for proofreading.
+
+    Args:
+        path: of the labels.
+        labels: (z, y, x).
+        table: of the labels.
+
+    Returns:
+        `offered`, (z, y, x) granules and candidates, and `table`, of both; nothing where there are
+        no candidates beside the labels, or those are of others.
+    """
+    image, csv = (path.with_name(f"{cell_name(path)}_candidates{s}") for s in (".tif", ".csv"))
+    rows = read_table(csv)
+    if rows is None or not len(rows) or not image.is_file():
+        return {}
+    offered = read_labels(image).data
+    if offered.shape != labels.shape or np.isin(rows["label"], table["label"]).any():
+        log.warning("%s: not used, it is of other labels than %s", image, path)
+        return {}
+    both = np.where(labels > 0, labels, offered).astype(np.result_type(labels, offered))
+    return {"offered": both, "table": pd.concat([table, rows], ignore_index=True)}
 
 
 def read_folder(path: str | Path) -> list[LayerData]:

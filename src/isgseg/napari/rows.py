@@ -13,6 +13,7 @@ from isgseg.instances.parts import Box
 from isgseg.io.formats import Array
 
 INHERITED = ("score", "supporting_slices")
+SMALL = 32**3  # voxels of a box; such granules are measured together
 
 
 def granule_rows(
@@ -32,28 +33,47 @@ def granule_rows(
     Returns:
         Indexed by label, without those that have no voxel.
     """
-    rows = []
     nm = (1.0, 1.0, 1.0) if voxel_size is None else voxel_size  # without a warning for each
-    for label, box in boxes.items():
-        if box is None:
-            continue
-        own = np.where(labels[box] == label, labels[box], 0)
-        if not own.any():
-            continue
-        row = granule_table(own, None if volume is None else np.asarray(volume[box]), nm)
-        for axis, side, length in zip("zyx", box, nm, strict=True):
-            row[[f"{axis}0", f"{axis}1"]] += side.start
-            row[f"centroid_{axis}"] += side.start
-            row[f"centroid_{axis}_nm"] = row[f"centroid_{axis}"] * length
-        row["touches_border"] = any(
-            int(row[f"{axis}0"].iloc[0]) == 0 or int(row[f"{axis}1"].iloc[0]) == depth
-            for axis, depth in zip("zyx", labels.shape, strict=True)
-        )
-        rows.append(row)
-    table = pd.concat(rows) if rows else granule_table(np.zeros((1, 1, 1), np.uint16), None, nm)
+    there = {label: box for label, box in boxes.items() if box is not None}
+    small = {label: box for label, box in there.items() if _voxels(box) <= SMALL}
+    tables = [_packed(labels, small, volume, nm)]
+    tables += [_packed(labels, {i: box}, volume, nm) for i, box in there.items() if i not in small]
+    table = pd.concat(tables) if len(tables) > 1 else tables[0]
+    for axis, depth in zip("zyx", labels.shape, strict=True):
+        table["touches_border"] |= (table[f"{axis}0"] == 0) | (table[f"{axis}1"] == depth)
     if voxel_size is None:
         table[[name for name in table.columns if name.endswith(("_nm", "_nm3", "_um3"))]] = np.nan
-    return table.set_index("label", drop=False)
+    return table.set_index("label", drop=False).loc[[i for i in there if i in set(table["label"])]]
+
+
+def _packed(
+    labels: Labels, boxes: Mapping[int, Box], volume: Array | None, nm: Sequence[float]
+) -> pd.DataFrame:
+    """Rows of granules, cut out and stacked along z: a table of many costs what one of one does."""
+    depth = [box[0].stop - box[0].start for box in boxes.values()]
+    sides = [max((b[i].stop - b[i].start for b in boxes.values()), default=1) for i in (1, 2)]
+    own = np.zeros((sum(depth), *sides), labels.dtype)
+    grey = None if volume is None else np.zeros(own.shape, np.float32)
+    starts = np.cumsum([0, *depth])
+    for (label, box), start in zip(boxes.items(), starts, strict=False):
+        part = tuple(slice(0, side.stop - side.start) for side in box)
+        place = (slice(start, start + part[0].stop), *part[1:])
+        own[place] = np.where(labels[box] == label, label, 0)
+        if grey is not None and volume is not None:
+            grey[place] = volume[box]
+    table = granule_table(own, grey, nm)
+    corners = {label: [side.start for side in box] for label, box in boxes.items()}
+    for i, (axis, length) in enumerate(zip("zyx", nm, strict=True)):
+        moved = dict(zip(boxes, starts if i == 0 else [0] * len(boxes), strict=False))
+        shift = table["label"].map({label: corners[label][i] - moved[label] for label in boxes})
+        for column in (f"{axis}0", f"{axis}1", f"centroid_{axis}"):
+            table[column] = table[column] + shift
+        table[f"centroid_{axis}_nm"] = table[f"centroid_{axis}"] * length
+    return table.assign(touches_border=False)
+
+
+def _voxels(box: Box) -> int:
+    return int(np.prod([side.stop - side.start for side in box]))
 
 
 def inherited(

@@ -73,13 +73,13 @@ class Session:
         if table is None or not fits(table, there):
             table = granule_table(everything, volume, voxel_size)
         table = table[table["label"].isin(there)].set_index("label", drop=False)
-        self.usual = Usual.of(table)
         absent = ~table.index.isin(there if offered is None else numbers_in(labels))
+        self.usual = Usual.of(table[~absent])
         self.table = table
         if absent.any() or not set(COLUMNS) <= set(table.columns):
             doubts = [
                 review_rows(labels, table, table.index[~absent].tolist(), self.usual, threshold),
-                review_offered(everything, table[absent], threshold),
+                review_offered(everything, table[absent], threshold, self.usual),
             ]
             without = table.drop(columns=list(COLUMNS), errors="ignore")
             self.table = without.join(pd.concat([part for part in doubts if len(part)] or doubts))

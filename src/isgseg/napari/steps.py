@@ -56,6 +56,20 @@ def add_ball(session: Session, centre: Sequence[float], diameter_nm: float | Non
     return editing.ball(session.labels, centre, radius.tolist(), session.next_number)
 
 
+def ball_across(session: Session, one: Sequence[float], other: Sequence[float]) -> Edit:
+    """A new granule, the ball that reaches from one place to another, (z, y, x) voxels.
+
+    Raises:
+        InputError: both are one place.
+    """
+    ends = np.array([one, other], float)
+    side = np.array(session.voxel_size or (1.0, 1.0, 1.0))
+    across = float(np.linalg.norm((ends[1] - ends[0]) * side))
+    if across == 0:
+        raise InputError("both places are one; click on two opposite edges of the granule")
+    return add_ball(session, ends.mean(axis=0).tolist(), across)
+
+
 def take_in(session: Session, label: int) -> Edit:
     """A granule that was offered, below the threshold, becomes one.
 

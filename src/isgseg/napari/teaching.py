@@ -20,6 +20,7 @@ from isgseg.errors import InputError
 from isgseg.instances.components import Ints, Labels
 from isgseg.io.formats import Array, VoxelSize
 from isgseg.io.volumes import write_volume
+from isgseg.napari.loading import load_torch
 from isgseg.overrides import literal
 
 VALIDATION = 0.2  # share of the reviewed slices of a cell
@@ -124,6 +125,7 @@ class Lesson:
             f"data.root={literal(str(self.folder / 'dataset'))}",
             f"paths.output_dir={literal(str(run))}",
             f"trainer.max_epochs={epochs}",
+            f"trainer.check_val_every_n_epoch={min(2, epochs)}",
             "trainer.log_every_n_steps=1",
             "trainer.enable_progress_bar=false",
             "data.num_workers=0",
@@ -175,6 +177,7 @@ def base_of(network: Path) -> tuple[int, dict[str, object]]:
     Raises:
         InputError: it is no checkpoint, or a U-Net, which this cannot teach.
     """
+    load_torch()
     from isgseg.models.checkpoint import load_checkpoint
 
     checkpoint = load_checkpoint(network)

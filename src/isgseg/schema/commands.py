@@ -10,7 +10,6 @@ from isgseg.data.normalization import Method, Normalization
 from isgseg.schema.fields import (
     Command,
     Count,
-    CountFrom0,
     Criterion,
     Device,
     Files,
@@ -24,6 +23,7 @@ from isgseg.schema.fields import (
     Text,
     Tta,
     VoxelSize,
+    Workers,
 )
 from isgseg.schema.train import Model, Segmentation
 
@@ -52,7 +52,7 @@ class Loading(Section):
     """How patches are read."""
 
     batch_size: Count
-    num_workers: CountFrom0
+    num_workers: Workers
 
 
 class TuneData(Loading):

@@ -71,6 +71,7 @@ Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
 CountFrom0 = Annotated[int, Field(ge=0)]
+Workers = Annotated[int, Field(ge=0, le=256)]  # each is a process
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
 Device = Annotated[str, AfterValidator(_device)]
 Precision = Literal["auto", "32-true", "16-mixed", "bf16-mixed"]

@@ -15,14 +15,13 @@ from isgseg.schema.fields import (
     Command,
     Count,
     CountFrom0,
-    NotNegative,
     Part,
-    Positive,
     Section,
     Seed,
     Share,
     Text,
     Tta,
+    Workers,
     only_for,
     section_of,
 )
@@ -52,7 +51,8 @@ def _rising_pair(value: list[float]) -> list[float]:
     return value
 
 
-Range = Annotated[list[Positive], Field(min_length=2, max_length=2), AfterValidator(_rising_pair)]
+Factor = Annotated[float, Field(ge=0.1, le=10)]
+Range = Annotated[list[Factor], Field(min_length=2, max_length=2), AfterValidator(_rising_pair)]
 
 
 class Augment(Section):
@@ -64,8 +64,8 @@ class Augment(Section):
     flip: bool
     scale: Range
     intensity: Range
-    noise: NotNegative
-    blur: NotNegative
+    noise: Share
+    blur: Annotated[float, Field(ge=0, le=100)]
 
 
 class Coco(Section):
@@ -75,7 +75,7 @@ class Coco(Section):
     convert: str = Field("all", alias="_convert_")
     root: Text
     batch_size: Count
-    num_workers: CountFrom0
+    num_workers: Workers
     seed: Seed
     augment: Augment
 
@@ -84,7 +84,8 @@ _MODEL: dict[str, tuple[Any, Any]] = {
     "target": (str, Field(alias="_target_")),
     "convert": (str, Field("all", alias="_convert_")),
     "weights": (Text | None, ...),
-    "lr": (Positive, ...),  # 0 is of checkpoints that were made to test something
+    # 0 is of checkpoints that were made to test something
+    "lr": (Annotated[float, Field(gt=0, le=10)], ...),
     "tta": (Tta, ...),
 }
 MaskRCNN = section_of(

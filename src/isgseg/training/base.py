@@ -18,7 +18,7 @@ from isgseg.models.methods import require_method
 from isgseg.models.optimizer import optimization
 from isgseg.models.settings import Thresholds, TrainingMetadata
 from isgseg.models.tta import choose_symmetries
-from isgseg.training.overflow import forget_overflow
+from isgseg.training.overflow import forget_overflow, require_finite_weights
 from isgseg.training.scoring import ScoredModule
 from isgseg.training.settings import TrainingSettings
 
@@ -204,6 +204,23 @@ class GranuleModule(ScoredModule):
         self._learnt = False
         gradients = [p.grad for p in self.parameters() if p.grad is not None]
         self.log("train/grad_norm", torch.nn.utils.get_total_norm(gradients))
+
+    def on_validation_epoch_start(self) -> None:
+        """Forgets the last validation; a network that has diverged is not scored, nor kept.
+
+        Raises:
+            InputError: weights are NaN or infinite.
+        """
+        require_finite_weights(self.network, self.hparams["lr"])
+        super().on_validation_epoch_start()
+
+    def on_train_epoch_end(self) -> None:
+        """An epoch without validation is kept likewise.
+
+        Raises:
+            InputError: weights are NaN or infinite.
+        """
+        require_finite_weights(self.network, self.hparams["lr"])
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keeps the thresholds, and the weights under torchvision's own names, for others' use.

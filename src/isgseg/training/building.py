@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import os
 import pkgutil
 import traceback
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.callbacks import LearningRateMonitor
+from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
 from omegaconf import DictConfig
 
 from isgseg.config import plain
 from isgseg.errors import InputError, input_error
+from isgseg.io.folders import locked
 
 
 def build(part: DictConfig, key: str, base: type, **given: Any) -> Any:
@@ -76,6 +79,40 @@ def settings_refused() -> Iterator[None]:
         raise InputError(
             f"a setting of trainer, callbacks or logger cannot be used: {said}"
         ) from error
+
+
+def loggers_and_callbacks(cfg: DictConfig) -> tuple[list[Any], list[Any]]:
+    """What the groups `logger` and `callbacks` make, once their folders were tried.
+
+    Raises:
+        InputError: a part cannot be made, or its folder cannot be written.
+    """
+    loggers = build_all(cfg.get("logger"), "logger")
+    callbacks = without_rate(build_all(cfg.get("callbacks"), "callbacks"), loggers)
+    require_folders(loggers, callbacks)
+    return loggers, callbacks
+
+
+def require_folders(loggers: list[Any], callbacks: list[Any]) -> None:
+    """Whether the folders of loggers and checkpoints can be written, before hours of training.
+
+    Raises:
+        InputError: one cannot; the message says whose it is.
+    """
+    folders = [("a logger's save_dir", getattr(one, "save_dir", None)) for one in loggers]
+    folders += [
+        ("a checkpoint's dirpath", one.dirpath)
+        for one in callbacks
+        if isinstance(one, ModelCheckpoint)
+    ]
+    for whose, folder in folders:
+        if folder is None or "://" in str(folder):
+            continue
+        try:
+            with locked(Path(folder).expanduser(), f".isgseg-probe-{os.getpid()}"):
+                pass
+        except InputError as error:
+            raise InputError(f"{whose}: {error}") from error
 
 
 def without_rate(callbacks: list[Any], loggers: list[Any]) -> list[Any]:

@@ -131,7 +131,7 @@ class ScoredModule(lightning.LightningModule, ABC):
         for metric in self.test_metrics:
             self.log_dict(read_scores(metric))
 
-    def keep_object_threshold(self, value: float) -> None:
-        """Takes what whole granules must score, once the thresholds of detections are known."""
+    def keep_thresholds(self, **tuned: float) -> None:
+        """Takes fields of `Thresholds` that suit whole granules, once those of slices are known."""
         if self.thresholds is not None:
-            self.thresholds = self.thresholds._replace(object=value)
+            self.thresholds = self.thresholds._replace(**tuned)

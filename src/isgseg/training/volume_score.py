@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +13,15 @@ from lightning.pytorch.callbacks import Callback
 
 from isgseg.data.datamodule import Batch
 from isgseg.data.metadata import read_metadata, validation_pairs
-from isgseg.data.normalization import Normalizer
 from isgseg.errors import InputError, check
-from isgseg.evaluation.matching import match_instances
-from isgseg.evaluation.thresholds import DEFAULT, Matches, best_point, point_at, pool_matches
+from isgseg.evaluation.thresholds import (
+    DEFAULT,
+    MASK_THRESHOLDS,
+    best_point,
+    point_at,
+    pool_matches,
+)
 from isgseg.inference.appearance import as_learnt
-from isgseg.inference.method import Granules
 from isgseg.inference.predictor import Predictor
 from isgseg.inference.settings import SegmentationSettings
 from isgseg.instances.ground_truth import load_ground_truth
@@ -27,6 +29,7 @@ from isgseg.instances.settings import InstanceSettings
 from isgseg.io.volumes import Volume
 from isgseg.models.settings import Thresholds, TrainingMetadata
 from isgseg.training.base import GranuleModule
+from isgseg.training.part_matches import Part, match_part
 from isgseg.training.sharing import gather, in_turns
 
 log = logging.getLogger(__name__)
@@ -34,29 +37,13 @@ log = logging.getLogger(__name__)
 LEAST = 16  # slices of one volume: fewer would cut most granules, and cells differ more than slices
 
 
-@dataclass(frozen=True)
-class Part:
-    """Neighbouring slices of a volume.
-
-    Attributes:
-        name: of the volume, and which slices.
-        volume: its voxels.
-        ground_truth: (z, y, x) labels.
-        normalizer: of the whole volume.
-    """
-
-    name: str
-    volume: Volume
-    ground_truth: npt.NDArray[Any]
-    normalizer: Normalizer
-
-
 class VolumeScore(Callback):
     """Tunes what a granule's best detection must score, on volumes, and logs `val/f1_3d`.
 
     A threshold that suits single detections lets too many granules pass: a false positive that
     spans many slices easily has one high-scoring detection. The checkpoint keeps both. `val/f1_3d`
-    is F1 at IoU .5 of the granules at these thresholds, as `isgseg-evaluate` scores them.
+    is F1 at IoU .5 of the granules at these thresholds, as `isgseg-evaluate` scores them. Granules
+    that are made of maps get their mask threshold here too.
 
     Several processes share the volumes, and all of them have the score of all.
 
@@ -100,7 +87,7 @@ class VolumeScore(Callback):
         self.segmentation = check(SegmentationSettings, segmentation or {}, "segmentation")
         self.instances: dict[Path, InstanceSettings] = {}
         self.parts: list[Part] = []
-        self._granule: float | None = None
+        self._kept: dict[str, float] = {}
 
     def setup(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str
@@ -173,32 +160,25 @@ class VolumeScore(Callback):
             precision=str(trainer.precision),
             progress=False,
         ).method
-        own = [
-            _matches(method.segment(part.volume, part.normalizer, part.name), part)
-            for part in self.parts
-        ]
+        # Where granules are made of maps, their extents are tuned on them too, not on slices.
+        masks = MASK_THRESHOLDS if tuned and self.segmentation.mask_threshold is None else None
+        own = [match_part(method, part, masks) for part in self.parts]
         matches = pool_matches(in_turns(gather(own)))
-        best, self._granule = point_at(matches, 0.0, DEFAULT), None
+        best, self._kept = point_at(matches, 0.0, DEFAULT), {}
         if tuned and self.segmentation.link and matches.hits.any():
             best = best_point(matches, pl_module.hparams["operating_point"])
-            self._granule = best.threshold
+            self._kept = {"object": best.threshold}
+            if len(matches.mask_thresholds) > 1:
+                self._kept["mask"] = best.mask_threshold
             pl_module.log("val/object_threshold", best.threshold, batch_size=1)
         pl_module.log("val/f1_3d", best.f1, batch_size=1, prog_bar=True)
 
     def on_validation_end(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
     ) -> None:
-        """Adds the threshold to those that the module has found in the meantime."""
-        if self._granule is not None:
-            assert isinstance(pl_module, GranuleModule)
-            pl_module.keep_object_threshold(self._granule)
-
-
-def _matches(found: Granules, part: Part) -> Matches:
-    """The granules of one part against its ground truth."""
-    matching = match_instances(found.labels, part.ground_truth)
-    hits = (matching.predicted.outcome == "matched").astype(np.int8)[:, None]
-    return Matches(found.best, hits, matching.tp + matching.fn, (DEFAULT,))
+        """Adds what was tuned to the thresholds that the module has found in the meantime."""
+        assert isinstance(pl_module, GranuleModule)
+        pl_module.keep_thresholds(**self._kept)
 
 
 def cut(
