@@ -1,6 +1,7 @@
 # make demo   the whole pipeline on synthetic cells: prepare, fine-tune, evaluate, predict, analyse
 #             make demo-scratch trains from random weights instead
 # make test   the tests; make lint checks style and types; make fuzz damages files and kills runs for longer
+# make test-napari   the tests of the docks in napari, in a window that Xvfb draws into memory
 # make docs   these pages as a site in build/docs; make tutorials follows the tutorials as they are typed
 # Each sets itself up in $(VENV) first.
 PYTHON ?= python3
@@ -10,7 +11,7 @@ DEMO ?= outputs/demo
 CELL = $(DEMO)/data/volumes/phantom_1000
 CHECKPOINT = $(DEMO)/train/checkpoints/isg_mask_rcnn_best.pth
 
-.PHONY: demo demo-scratch test test-fast fuzz docs tutorials lint format install
+.PHONY: demo demo-scratch test test-fast test-napari install-napari fuzz docs tutorials lint format install
 .DEFAULT_GOAL := demo
 
 $(VENV)/installed: pyproject.toml constraints.txt
@@ -52,6 +53,15 @@ test-fast: install
 
 fuzz: install
 	$(BIN)/python -m pytest -m fuzz --timeout 3600
+
+$(VENV)/napari-installed: $(VENV)/installed
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[napari]' PySide6-Essentials pytest-qt
+	touch $@
+
+install-napari: $(VENV)/napari-installed
+
+test-napari: $(VENV)/napari-installed
+	xvfb-run -a -s "-screen 0 1400x900x24" $(BIN)/python -m pytest tests/napari/test_docks.py tests/napari/test_following.py tests/napari/test_files.py
 
 $(VENV)/docs-installed: $(VENV)/installed
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'

@@ -13,7 +13,7 @@ import statistics
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
@@ -91,15 +91,15 @@ def config(name: str, *overrides: str) -> DictConfig:
         return compose(name, list(overrides))
 
 
-def phantom(folder: str) -> str:
-    """Prepares one training and one validation cell."""
+def phantom(folder: str, shape: Sequence[int] = (32, 486, 473)) -> str:
+    """Prepares one training and one validation cell of this (z, y, x)."""
     root = f"{folder}/data"
     prepare(
         config(
             "prepare",
             "source=phantom",
             "source.phantom.train_seeds=[0]",
-            "source.phantom.shape=[32,486,473]",
+            f"source.phantom.shape={list(shape)}",
             "patches.slice_step=2",
             f"output_dir={root}",
             f"paths.output_dir={folder}",

@@ -14,6 +14,7 @@ from torchvision.models.detection import MaskRCNN
 from torchvision.ops import FrozenBatchNorm2d
 
 from isgseg.data.normalization import Normalizer
+from isgseg.evaluation.matching import match_instances
 from isgseg.inference import slices as detection
 from isgseg.inference import streaming
 from isgseg.inference.predictor import Predictor
@@ -106,6 +107,16 @@ def test_what_lies_outside_is_not_computed_and_the_labels_are_the_same(
     assert max(width for _, width in seen) <= 352
     assert plain.max() >= 10
     np.testing.assert_array_equal(fast, plain)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA")
+def test_a_gpu_gives_the_labels_of_the_cpu(module: GranuleModule) -> None:
+    volume = cells(480, 176, 240)
+    on_cpu = labels_of(module, volume, fast=True)
+    module.network.cuda()
+    on_gpu = labels_of(module, volume, fast=True)
+    assert match_instances(on_gpu, on_cpu).f1 >= 0.99
 
 
 def test_tiles_leave_no_seams(module: GranuleModule, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,7 +20,7 @@ from conftest import ROOT
 
 pytestmark = [pytest.mark.docs, pytest.mark.timeout(1800)]
 DOCS = ROOT / "docs"
-TUTORIALS = ("own_tomogram", "fine_tune", "biology", "python", "cluster")
+TUTORIALS = ("own_tomogram", "fine_tune", "napari", "biology", "python", "cluster")
 BLOCK = re.compile(r"^```(bash|python)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 

@@ -116,7 +116,7 @@ def test_labels_in_ome_zarr_open_with_their_table_and_are_reviewed(
 ) -> None:
     pytest.importorskip("zarr", reason="the extra zarr is not installed")
     path, version = tmp_path / "cell_labels.zarr", suffix.partition("-")[2]
-    write_volume(path, scene(), SIZE, labels=True, version=version)  # type: ignore[arg-type]
+    write_volume(path, scene(), SIZE, labels=True, version=version)
     write_table(tmp_path / "cell_granules.csv", granule_table(scene(), None, SIZE))
     ((data, settings, kind),) = read(path)
     assert kind == "labels"

@@ -84,6 +84,9 @@ class CloseUp:
         place = self.layer.data_to_world(self.origin)
         if self.image is not None and self.session.volume is not None:
             self.image.data = np.array(self.session.volume[self._box], np.float32)
+            # The brightest voxel behind each point is shown: what is not above the middle is black.
+            middle, most = np.percentile(self.image.data, (50, 99.9)).tolist()
+            self.image.contrast_limits = (middle, max(most, np.nextafter(middle, np.inf)))
             self.image.translate = place
         self.labels.data = self._crop()
         self.labels.translate = place
@@ -113,14 +116,11 @@ class CloseUp:
         like = {"scale": layer.scale, "units": layer.units, "metadata": dict(NOT_TO_EDIT)}
         volume = self.session.volume
         if volume is not None:
-            own = next((i for i in viewer.layers if i._type_string == IMAGE), None)
-            limits = None if own is None else tuple(own.contrast_limits)
             self.image = viewer.add_image(
                 np.array(volume[self._box], np.float32),
                 name="close-up",
-                contrast_limits=limits,
                 colormap="gray",
-                opacity=0.5,
+                opacity=0.6,
                 **like,
             )
         self.labels = viewer.add_labels(self._crop(), name="close-up of labels", **like)

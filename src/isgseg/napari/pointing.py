@@ -53,7 +53,9 @@ class Cursor:
         self.dims_displayed = viewer.dims.displayed
 
 
-def go_to(viewer: Any, layer: Any, place: Sequence[float], across: float) -> None:
+def go_to(
+    viewer: Any, layer: Any, place: Sequence[float], across: float, fit: bool = False
+) -> None:
     """Shows a place in the middle of the view.
 
     Args:
@@ -61,11 +63,12 @@ def go_to(viewer: Any, layer: Any, place: Sequence[float], across: float) -> Non
         layer: of labels.
         place: (z, y, x), voxels.
         across: how much of the surroundings is to be seen, voxels.
+        fit: zoom to that in any case; False: a zoom that is not far from it stays as it is.
     """
     world = np.asarray(layer.data_to_world(place), float)
     viewer.dims.point = tuple(world)
     camera = viewer.scene.camera
     camera.center = tuple(world[list(viewer.dims.displayed)])
     wanted = min(viewer.canvas.size) / (float(np.max(layer.scale)) * max(across, 24))
-    if not wanted / 2.5 < camera.zoom < wanted * 4:
+    if fit or not wanted / 2.5 < camera.zoom < wanted * 4:
         camera.zoom = wanted

@@ -163,8 +163,8 @@ class Actions(QWidget):
             about(self.layer)["file"] = name
             self.say("Saved: " + ", ".join(path.name for path in written))
 
-    def look_at(self, label: int | None, move: bool = True) -> None:
-        """Shows a granule, and its row."""
+    def look_at(self, label: int | None, move: bool = True, fit: bool = False) -> None:
+        """Shows a granule, and its row; see `go_to` for `fit`."""
         session = self._session()
         if label is None or label not in session.table.index:
             if not steps.left(session):
@@ -180,7 +180,7 @@ class Actions(QWidget):
         if move:
             across = AROUND * float(session.table["equivalent_diameter_px"][label])
             across = self.close_up.across if self.close_up is not None and near else across
-            go_to(self.viewer, self.layer, steps.centre(session, label), across)
+            go_to(self.viewer, self.layer, steps.centre(session, label), across, fit)
         state = session.state(label)
         if self.outline is not None and self.outline in self.viewer.layers:
             self.outline.visible = state in ABSENT and not near

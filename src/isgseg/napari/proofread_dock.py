@@ -134,7 +134,7 @@ class Proofread(Actions):
     def _look_again(self) -> None:
         """After a change between 2D and 3D."""
         if self.current is not None and self.current in self._session().table.index:
-            self.look_at(self.current)
+            self.look_at(self.current, fit=True)
 
     def _row_chosen(self, label: int) -> None:
         self._act(partial(self.look_at, label))

@@ -36,7 +36,7 @@ ACTIONS = {
     "complete": ("Slice is complete", "C", "nothing is missing in the slice in view"),
     "undo": ("Undo", "Control-Z", "the last step; Ctrl+Shift+Z does it again"),
 }
-_COLUMNS = (54, 64, 72, 52, 54, 40)
+_COLUMNS = (48, 58, 66, 48, 46, 34)
 _WIDE = {"complete": 2}  # buttons over two columns
 
 
@@ -123,6 +123,8 @@ class Form(QObject):
         row = QHBoxLayout()
         row.addWidget(self.only_open)
         row.addWidget(self.one)
+        layout.addLayout(row)
+        row = QHBoxLayout()
         row.addWidget(self.whole)
         row.addStretch(1)
         row.addWidget(self.save)

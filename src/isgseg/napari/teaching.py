@@ -125,6 +125,7 @@ class Lesson:
             f"data.root={literal(str(self.folder / 'dataset'))}",
             f"paths.output_dir={literal(str(run))}",
             f"trainer.max_epochs={epochs}",
+            f"trainer.check_val_every_n_epoch={min(2, epochs)}",
             "trainer.log_every_n_steps=1",
             "trainer.enable_progress_bar=false",
             "data.num_workers=0",
