@@ -14,9 +14,8 @@ seen (`isgseg-evaluate predicted=`). Its minutes are of processor time, so that 
 of two cores and other work on the machine matters little. Making the data and tuning stand outside
 of them.
 
-StarDist and Cellpose need environments of their own: make them, install
-`benchmarks/peers/stardist/requirements.txt` and `benchmarks/peers/cellpose/requirements.txt`, and
-give `--stardist ITS_PYTHON --cellpose ITS_PYTHON`.
+StarDist needs an environment of its own: make one, install
+`benchmarks/peers/stardist/requirements.txt`, and give `--stardist ITS_PYTHON`.
 """
 
 from __future__ import annotations
@@ -72,7 +71,6 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--whole", action="store_true", help="predict a whole cell, too")
     parser.add_argument("--stardist", default=sys.executable, help="a Python that has StarDist")
-    parser.add_argument("--cellpose", default=sys.executable, help="a Python that has Cellpose 3")
     add_output(parser)
     args = parser.parse_args(given)
     if args.minutes <= 0 or args.threads < 1:

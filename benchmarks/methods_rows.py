@@ -322,7 +322,6 @@ ROWS: dict[str, Row] = {
     "light": Isgseg("isgseg: Mask R-CNN, light", ("experiment=quickstart",)),
     "unet": Isgseg("isgseg: U-Net and split", ("experiment=unet",), method="unet"),
     "stardist": Peer("StarDist 3D", name="stardist"),
-    "cellpose": Peer("Cellpose 3, 2D flows", name="cellpose"),
     "log": Peer("Laplacian of Gaussian and watershed", name="log", trains=False),
     "unet-blobfit": Isgseg(
         "isgseg: U-Net and published blob fit",

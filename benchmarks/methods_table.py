@@ -21,13 +21,12 @@ COSTS = (
 )
 WHOLE = 473  # slices of a whole cell
 FRONT = ("the same cells, the same minutes", "F1 in 3D", "count error", "s a slice")
-PEERS = ("stardist", "cellpose", "log")
+PEERS = ("stardist", "log")
 PUBLISHED = {  # rows of the published comparison, and how many parts each method has
     "light": "a network of slices, linked, split by shape",
     "unet": "a network of slices, whose maps are split",
     "unet-blobfit": "a network of slices, balls fitted to its mask",
     "stardist": "a network of volumes, in an environment of its own",
-    "cellpose": "a network of slices, whose flows are followed, in an environment of its own",
     "log": "filters and a watershed, nothing is learnt",
 }
 SECOND = ("unet", "light")  # the second method, and the one that it is held against
