@@ -58,13 +58,23 @@ def predictor_of(name: str, args: argparse.Namespace, fast: bool = True) -> Pred
     return Predictor.from_network(network, metadata, **settings)
 
 
-def contender(name: str, args: argparse.Namespace) -> Contender:
-    """What labels slices, by its name of CONTENDERS."""
+def contender(name: str, args: argparse.Namespace, whole: Array | None = None) -> Contender:
+    """What labels slices, by its name of CONTENDERS.
+
+    Args:
+        name: of it.
+        args: of `add_options`.
+        whole: the volume that slices come from, of which the normalization is fixed beforehand, as
+            it is once for a cell of hundreds of slices; None: it is fixed anew each time.
+    """
     if name == BASELINE:
         return baseline(args.baseline, pick_device(args.device))
     model, path = name.split()
     predictor = predictor_of(model, args, path == "fast")
-    return lambda volume: predictor.segment(Volume(volume, None), name).labels
+    if whole is None:
+        return lambda volume: predictor.segment(Volume(volume, None), name).labels
+    normalizer = predictor.normalizer(Volume(whole, None))
+    return lambda part: predictor.method.segment(Volume(part, None), normalizer, name).labels
 
 
 def baseline(checkpoint: str | None, device: torch.device) -> Contender:

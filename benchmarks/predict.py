@@ -71,7 +71,7 @@ def main() -> None:
 
 def race(volume: Array, ground_truth: Array, args: argparse.Namespace) -> Rows:
     """Every contender on the same slices, in turn, in every round; medians over the rounds."""
-    contenders = {name: contender(name, args) for name in CONTENDERS}
+    contenders = {name: contender(name, args, volume) for name in CONTENDERS}
     for label in contenders.values():
         label(volume[:1])  # what happens once only: memory, kernels
     found: dict[str, list[dict[str, float]]] = defaultdict(list)
