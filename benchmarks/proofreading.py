@@ -121,7 +121,7 @@ def keep_found(found: Found, file: Path) -> None:
 def main() -> None:
     """Labels cells, and reviews them in one order and the other."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[3003, 3004, 3005])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[3006, 3007, 3008])
     parser.add_argument("--shape", type=int, nargs=3, default=[48, 486, 473])
     parser.add_argument("--network", type=Path, default=shipped_model())
     parser.add_argument("--keep", type=Path, help="a folder for results of the network")
