@@ -9,7 +9,8 @@ from omegaconf import DictConfig
 
 from isgseg.command import command
 from isgseg.config import plain
-from isgseg.errors import InputError, InputFileExistsError, one_of, shown
+from isgseg.errors import InputError, InputFileExistsError
+from isgseg.words import one_of, shown
 
 log = logging.getLogger(__name__)
 

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import torch
 
-from isgseg.errors import InputError, one_of, shown
+from isgseg.errors import InputError
+from isgseg.words import one_of, shown
 
 _DTYPES = {"16-mixed": torch.float16, "bf16-mixed": torch.bfloat16, "32-true": torch.float32}
 

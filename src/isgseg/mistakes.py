@@ -10,7 +10,8 @@ from typing import NoReturn
 from omegaconf.errors import OmegaConfBaseException
 
 from isgseg.config import CONFIG_DIR
-from isgseg.errors import InputError, one_of
+from isgseg.errors import InputError
+from isgseg.words import one_of
 
 
 def stop(name: str, error: Exception) -> NoReturn:

@@ -173,7 +173,7 @@ def check_trainer(trainer: DictConfig) -> None:
 
     import lightning
 
-    from isgseg.errors import nearest
+    from isgseg.words import nearest
 
     known = set(inspect.signature(lightning.Trainer).parameters)
     if trainer["_target_"] == "lightning.Trainer":

@@ -7,8 +7,9 @@ import numpy.typing as npt
 from scipy import ndimage as ndi
 
 from isgseg.analysis.surfaces import Mask
-from isgseg.errors import InputError, one_of
+from isgseg.errors import InputError
 from isgseg.io.formats import Array
+from isgseg.words import one_of
 
 Cells = npt.NDArray[np.uint8]
 LEAST = 0.01  # share of the largest part that makes a part a cell

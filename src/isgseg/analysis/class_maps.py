@@ -10,9 +10,10 @@ import numpy as np
 
 from isgseg.analysis.cells import counts
 from isgseg.analysis.surfaces import Mask
-from isgseg.errors import InputError, one_of
+from isgseg.errors import InputError
 from isgseg.io.formats import Array
 from isgseg.phantom.cell import ORGANELLES
+from isgseg.words import one_of
 
 MAP_SUFFIX = "_organelles"  # how the class maps of isgseg's phantoms are called
 OUTSIDE = ("outside", "background")  # names of what is in no cell

@@ -10,9 +10,10 @@ from typing import Any
 import pandas as pd
 
 from isgseg.analysis.summaries import Summary, listed, units
-from isgseg.errors import InputError, InputFileNotFoundError, nearest, shown
+from isgseg.errors import InputError, InputFileNotFoundError
 from isgseg.io.paths import matches
 from isgseg.io.volumes import SUFFIXES
+from isgseg.words import nearest, shown
 
 KEYS = ("volume", "condition", "summary")  # columns of the table of cells that are no measure
 

@@ -17,6 +17,7 @@ from isgseg.io.atomic import replacing
 from isgseg.io.formats import Array
 
 log = logging.getLogger(__name__)
+_BEGIN = "label,centroid_z,"
 
 
 def granule_table(
@@ -120,6 +121,15 @@ def write_table(path: Path, table: pd.DataFrame) -> Path:
     with replacing(path) as scratch:
         table.to_csv(scratch, index=False, float_format="%.8g")
     return path
+
+
+def is_table(path: Path) -> bool:
+    """Whether a CSV begins as the tables of isgseg do."""
+    try:
+        with path.open() as file:
+            return file.read(len(_BEGIN)) == _BEGIN
+    except (OSError, ValueError):
+        return False
 
 
 def write_parquet(path: Path, table: pd.DataFrame) -> Path:

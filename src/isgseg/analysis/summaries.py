@@ -11,8 +11,9 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from isgseg.errors import InputError, InputFileNotFoundError, check, shown
+from isgseg.errors import InputError, InputFileNotFoundError, check
 from isgseg.io.paths import Patterns, as_list, matches
+from isgseg.words import shown
 
 log = logging.getLogger(__name__)
 

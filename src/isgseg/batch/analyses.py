@@ -13,11 +13,12 @@ from omegaconf import DictConfig, OmegaConf
 
 from isgseg.batch.records import read_record, record_path
 from isgseg.batch.work import Item, Row, Work
-from isgseg.errors import InputError, InputFileExistsError, shown
+from isgseg.errors import InputError, InputFileExistsError
 from isgseg.io.json_files import read_object
 from isgseg.io.pairing import find_images, find_pairs
 from isgseg.io.paths import Patterns, sha256, user_path
 from isgseg.io.volumes import stem
+from isgseg.words import shown
 
 log = logging.getLogger(__name__)
 NAME = "{name}"  # stands for the name of a volume without its suffix

@@ -16,7 +16,8 @@ from typing import Annotated, Any, NotRequired
 from pydantic import ConfigDict, FailFast, Field, with_config
 from typing_extensions import TypedDict
 
-from isgseg.errors import InputError, InputFileNotFoundError, check, one_of
+from isgseg.errors import InputError, InputFileNotFoundError, check
+from isgseg.words import one_of
 
 log = logging.getLogger(__name__)
 

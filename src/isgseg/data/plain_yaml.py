@@ -8,7 +8,8 @@ from typing import Any
 
 import yaml
 
-from isgseg.errors import InputError, shown
+from isgseg.errors import InputError
+from isgseg.words import shown
 
 MAX_BYTES = 1_000_000  # about 2,000 volumes; a parser in Python takes seconds for it
 # What PyYAML raises, its constructors too, on a scalar that its tag does not fit.

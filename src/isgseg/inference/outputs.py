@@ -16,8 +16,8 @@ from typing import Any
 
 import pandas as pd
 
-from isgseg.analysis.granules import write_table
-from isgseg.errors import InputError, InputFileExistsError, one_of
+from isgseg.analysis.granules import is_table, write_table
+from isgseg.errors import InputError, InputFileExistsError
 from isgseg.inference.manifest import (
     MARK,
     Manifest,
@@ -33,10 +33,10 @@ from isgseg.io.ome_zarr import zarr_library
 from isgseg.io.ome_zarr_labels import add_labels, check_place_for_labels
 from isgseg.io.ome_zarr_writing import Version
 from isgseg.io.volumes import stem, write_volume
+from isgseg.words import one_of
 
 log = logging.getLogger(__name__)
 FORMATS = ("tif", "mrc", "zarr", "zarr-0.4")
-_TABLE = "label,centroid_z,"  # how tables of isgseg begin
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ class Outputs:
         if not self.labels.exists() or not self.table.exists():
             return False
         there = hash_of_file(self.labels)
-        if there is None or not _is_table(self.table):
+        if there is None or not is_table(self.table):
             raise InputFileExistsError(
                 f"{self.labels if there is None else self.table} is damaged or is not what "
                 "isgseg-predict wrote; move it away, and the next run makes it again, or set "
@@ -201,7 +201,7 @@ class Outputs:
                 f"{there[0]} exists; set overwrite=true or another output_dir"
             )
         # The first releases wrote labels and table alone.
-        if self.manifest.exists() or self.origin.exists() or not _is_table(self.table):
+        if self.manifest.exists() or self.origin.exists() or not is_table(self.table):
             raise InputFileExistsError(
                 f"{there[0]} was not written by isgseg-predict, so that overwrite=true does not "
                 "replace it; move it, or set another output_dir"
@@ -240,11 +240,3 @@ def check_format(name: str) -> None:
         raise InputError(f"format={name} must be {one_of(FORMATS)}")
     if name.startswith("zarr"):
         zarr_library()
-
-
-def _is_table(path: Path) -> bool:
-    try:
-        with path.open() as file:
-            return file.read(len(_TABLE)) == _TABLE
-    except (OSError, ValueError):
-        return False

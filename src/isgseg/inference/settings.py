@@ -8,8 +8,9 @@ from typing import Annotated, Self
 from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
 
-from isgseg.errors import InputError, shown
+from isgseg.errors import InputError
 from isgseg.instances.settings import MAPS, SETTINGS, LinkSettings, Share, SplitSettings
+from isgseg.words import shown
 
 
 @dataclass(frozen=True, kw_only=True, config=SETTINGS)

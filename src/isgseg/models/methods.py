@@ -10,10 +10,11 @@ from typing import Any
 from pydantic import BaseModel
 from torch import nn
 
-from isgseg.errors import InputError, one_of
+from isgseg.errors import InputError
 from isgseg.models.mask_rcnn import build_mask_rcnn
 from isgseg.models.settings import NetworkSettings, UNetSettings
 from isgseg.models.unet import build_unet
+from isgseg.words import one_of
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from isgseg.errors import nearest, one_of, shown
+from isgseg.words import nearest, one_of, shown
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter, ValidationError

@@ -9,10 +9,11 @@ from pathlib import Path
 import lightning
 from lightning.pytorch.callbacks import Callback
 
-from isgseg.errors import InputError, InputFileExistsError, shown
+from isgseg.errors import InputError, InputFileExistsError
 from isgseg.models.checkpoint import migrate, read_checkpoint
 from isgseg.models.methods import method_of, require_method
 from isgseg.models.settings import METHODS
+from isgseg.words import shown
 
 # What a checkpoint of a training holds, and of which type.
 _STATE: dict[str, type | tuple[type, ...]] = {
