@@ -18,7 +18,6 @@ from isgseg.models.unet import UNet, build_unet
 from isgseg.training.base import GranuleModule
 from isgseg.training.detections import objects_of
 
-FOREGROUND = 20.0  # weight of the foreground's loss: most pixels are background, and lose nothing
 CENTRE = 5.0  # weight of the centre map's loss: its errors are small numbers
 OUTSIDE = 0.2  # weight of a background pixel in it, so that the few of granules count
 
@@ -26,9 +25,8 @@ OUTSIDE = 0.2  # weight of a background pixel in it, so that the few of granules
 class UNetModule(GranuleModule):
     """Trains `UNet`; see `GranuleModule` for the arguments.
 
-    The losses are cross entropy of the foreground, and the absolute error of the centre map. Soft
-    Dice is not among them: it drives probabilities to 0 and 1, so that granules of cells unlike
-    those of training came out too small, and no threshold could mend it.
+    The losses are cross entropy and soft Dice (Milletari et al. 2016) of the foreground, and the
+    absolute error of the centre map.
 
     Raises:
         InputError: a setting is out of range.
@@ -99,9 +97,13 @@ def map_losses(logits: Tensor, true: Tensor, depth: Tensor, known: Tensor) -> di
         depth: (N,) predicted centre map.
         known: (N,) the true one.
     """
+    probability = logits.sigmoid()
+    shared = (probability * true).sum()
+    dice = 1 - (2 * shared + 1) / (probability.sum() + true.sum() + 1)
     weight = OUTSIDE + (1 - OUTSIDE) * true
     return {
-        "loss_foreground": FOREGROUND * F.binary_cross_entropy_with_logits(logits, true),
+        "loss_foreground": F.binary_cross_entropy_with_logits(logits, true),
+        "loss_dice": dice,
         "loss_centre": CENTRE * (weight * (depth - known).abs()).sum() / weight.sum(),
     }
 
