@@ -71,6 +71,7 @@ def unet(balls: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
             f"data.root={balls}",
             "data.augment.flip=false",
             "data.augment.drop_z_context=0",
+            "model.lr=0.1",  # 60 steps are few
             "model.warmup_steps=5",
             "trainer.max_epochs=60",
             "trainer.check_val_every_n_epoch=60",
