@@ -47,8 +47,7 @@ def main() -> None:
     result = Result(f"Prediction and training on {'a GPU' if cuda else 'a CPU'}", [args.seed])
     depth, *field = args.shape
     slab = make_phantom(args.seed, shape=(min(depth, TILE), *field)).volume
-    there_and_back = np.concatenate([slab, slab[::-1]])
-    cell = np.resize(there_and_back, args.shape)
+    cell = np.pad(slab, [(0, depth - len(slab)), (0, 0), (0, 0)], "symmetric")
     with tempfile.TemporaryDirectory() as folder:
         file = write_volume(Path(folder) / "cell.mrc", cell, (33.4,) * 3)
         for name in MODELS:

@@ -19,7 +19,7 @@ COSTS = (
     "whole cell, s",
     "its memory, MB",
 )
-WHOLE = 473  # slices of a whole cell
+WHOLE = 473  # slices of a whole cell, 486 x 473 pixels each
 FRONT = ("the same cells, the same minutes", "F1 in 3D", "count error", "s a slice")
 PEERS = ("stardist", "log")
 PUBLISHED = {  # rows of the published comparison, and how many parts each method has

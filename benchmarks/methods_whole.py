@@ -10,10 +10,9 @@ from typing import Any
 import numpy as np
 from methods_cost import kept
 from methods_rows import ROWS, Data, Isgseg
+from methods_table import WHOLE
 
 from isgseg.io.volumes import read_volume, write_volume
-
-SLICES = 473  # of a whole cell, 486 x 473 pixels each
 
 
 def whole_cell(args: argparse.Namespace, data: Data, name: str) -> dict[str, Any] | None:
@@ -31,16 +30,16 @@ def whole_cell(args: argparse.Namespace, data: Data, name: str) -> dict[str, Any
 
     def measure() -> dict[str, Any]:
         cost = row.label(args, data, model, [volume], args.folder / "whole" / name)
-        return {**cost._asdict(), "slices": SLICES}
+        return {**cost._asdict(), "slices": WHOLE}
 
     return kept(args.folder / "whole" / f"{name}.json", measure)
 
 
 def mirrored(source: Path, path: Path) -> Path:
-    """A volume of `SLICES` slices: a slab, mirrored at its ends again and again."""
+    """A volume of `WHOLE` slices: a slab, mirrored at its ends again and again."""
     if not path.is_file():
         slab = read_volume(source)
         path.parent.mkdir(parents=True, exist_ok=True)
-        data = np.pad(slab.data, [(0, SLICES - len(slab.data)), (0, 0), (0, 0)], "symmetric")
+        data = np.pad(slab.data, [(0, WHOLE - len(slab.data)), (0, 0), (0, 0)], "symmetric")
         write_volume(path, data, slab.voxel_size)
     return path

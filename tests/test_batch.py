@@ -34,8 +34,9 @@ Segment = Callable[..., Granules]
 
 
 @pytest.fixture
-def cells(tmp_path: Path) -> Path:
+def cells(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder of three volumes, and of labels of one of them, by hand."""
+    monkeypatch.chdir(tmp_path)  # a network under outputs/ would be taken, such as the demo's
     folder = tmp_path / "cells"
     noise = np.random.default_rng(0).normal(100, 5, (3, 40, 40)).astype(np.float32)
     for name in ("cell2", "cell10", "cell1"):

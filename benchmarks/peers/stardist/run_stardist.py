@@ -95,19 +95,29 @@ def tiles(image: Array) -> tuple[int, int, int]:
     return math.ceil(depth / 64), math.ceil(height / 256), math.ceil(width / 256)
 
 
+def network(
+    rays: int = 32, depth: int = 2, base: int = 16, batch_norm: bool = True
+) -> dict[str, Any]:
+    """What `Config3D` says of the network, without that of training."""
+    return {
+        "rays": Rays_GoldenSpiral(rays, anisotropy=(1, 1, 1)),
+        "grid": (1, 1, 1),
+        "anisotropy": (1, 1, 1),
+        "n_channel_in": 1,
+        "unet_n_depth": depth,
+        "unet_n_filter_base": base,
+        "net_conv_after_unet": 2 * base,
+        "unet_batch_norm": batch_norm,
+        "use_gpu": False,
+    }
+
+
 def train(args: argparse.Namespace, images: list[Array], labels: list[Array]) -> None:
     """Trains for so many seconds of processor time; the weights of the last step are kept."""
     np.random.seed(args.seed)  # noqa: NPY002 - StarDist draws from it
     tf.random.set_seed(args.seed)
     config = Config3D(
-        rays=Rays_GoldenSpiral(args.rays, anisotropy=(1, 1, 1)),
-        grid=(1, 1, 1),
-        anisotropy=(1, 1, 1),
-        n_channel_in=1,
-        unet_n_depth=args.depth,
-        unet_n_filter_base=args.base,
-        net_conv_after_unet=2 * args.base,
-        unet_batch_norm=not args.no_batch_norm,
+        **network(args.rays, args.depth, args.base, not args.no_batch_norm),
         train_patch_size=tuple(args.patch),
         train_batch_size=args.batch,
         train_foreground_only=0.9,
@@ -118,7 +128,6 @@ def train(args: argparse.Namespace, images: list[Array], labels: list[Array]) ->
         train_checkpoint_epoch=None,
         train_tensorboard=False,
         train_n_val_patches=1,
-        use_gpu=False,
     )
     model = StarDist3D(config, name=NAME, basedir=str(args.model))
     model.prepare_for_training()

@@ -18,25 +18,14 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
 import tensorflow as tf
-from run_stardist import NAME, THREADS, normalized, tiles
-from stardist import Rays_GoldenSpiral
+from run_stardist import NAME, THREADS, network, normalized, tiles
 from stardist.models import Config3D, StarDist3D
 
 if THREADS:
     tf.config.threading.set_intra_op_parallelism_threads(THREADS)
     tf.config.threading.set_inter_op_parallelism_threads(THREADS)
 image = normalized(np.load(sys.argv[1]), "percentile")
-config = Config3D(
-    rays=Rays_GoldenSpiral(32, anisotropy=(1, 1, 1)),
-    grid=(1, 1, 1),
-    anisotropy=(1, 1, 1),
-    n_channel_in=1,
-    unet_n_depth=2,
-    unet_n_filter_base=16,
-    net_conv_after_unet=32,
-    unet_batch_norm=True,
-    use_gpu=False,
-)
+config = Config3D(**network())
 with tempfile.TemporaryDirectory() as folder:
     model = StarDist3D(config, name=NAME, basedir=folder)
     model.predict(image[:4], n_tiles=tiles(image[:4]), show_tile_progress=False)  # once: kernels

@@ -29,10 +29,8 @@ COLUMNS = ("suspicion", "reason")
 
 # Probabilities that are set by hand.
 CONSTRICTION, TOUCHING, BORDER, SMALL = 0.7, 0.6, 0.02, 0.5
-USUAL, UNUSUAL = (
-    2.0,
-    4.0,
-)  # deviations of the logarithm of the diameter; SMALL is reached at the last
+# Deviations of the logarithm of the diameter, between which the doubt rises to SMALL.
+USUAL, UNUSUAL = 2.0, 4.0
 ROUND = 0.7  # IoU with the ball of the same volume, from which on a shape is not odd
 LARGE = 1.5  # deviations from which on the size is named as a reason
 TOLD = 0.6  # logits from which on a feature is named as a reason

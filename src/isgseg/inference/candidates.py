@@ -134,12 +134,6 @@ def parted(found: Granules, predictor: Predictor, volume: Volume) -> tuple[Granu
     return granules, Candidates(others, table.assign(best=best))
 
 
-def joined(labels: Array, candidates: Array) -> Labels:
-    """(z, y, x) granules and candidates in one volume; each keeps its number."""
-    kind = np.result_type(labels.dtype, candidates.dtype)
-    return np.where(labels > 0, labels, candidates).astype(kind, copy=False)
-
-
 def _renumbered(labels: Labels, numbers: Array, highest: int) -> Labels:
     """Labels under other numbers; `numbers[i]` is the one of label `i`."""
     numbers = numbers.astype(label_dtype(highest))

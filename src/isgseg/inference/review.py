@@ -10,8 +10,8 @@ import pandas as pd
 from isgseg.analysis.contact_sheet import contact_sheet
 from isgseg.analysis.granules import write_table
 from isgseg.analysis.review import COLUMNS, Usual, review_offered, review_table
-from isgseg.inference.candidates import joined
 from isgseg.inference.outputs import Outputs
+from isgseg.instances.parts import joined
 from isgseg.io.volumes import read_labels, read_volume, stem
 
 log = logging.getLogger(__name__)

@@ -68,3 +68,9 @@ def number_in_order(labels: Labels) -> Labels:
     out = np.zeros(labels.shape, label_dtype(len(numbers)))
     out.ravel()[where] = rank[inverse]
     return out
+
+
+def joined(labels: Labels, others: Labels) -> Labels:
+    """(z, y, x) both in one volume, each instance with its number; the first have their voxels."""
+    kind = np.result_type(labels.dtype, others.dtype)
+    return np.where(labels > 0, labels, others).astype(kind, copy=False)

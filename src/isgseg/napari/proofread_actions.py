@@ -163,6 +163,11 @@ class Actions(QWidget):
             about(self.layer)["file"] = name
             self.say("Saved: " + ", ".join(path.name for path in written))
 
+    def shown_close_up(self) -> CloseUp | None:
+        """The close-up, while it is in the place of the whole cell."""
+        there = self.close_up is not None and self.close_up.labels is not None
+        return self.close_up if there else None
+
     def look_at(self, label: int | None, move: bool = True, fit: bool = False) -> None:
         """Shows a granule, and its row; see `go_to` for `fit`."""
         session = self._session()
@@ -174,16 +179,16 @@ class Actions(QWidget):
         with self.layer.events.selected_label.blocker(self._label_selected):
             self.layer.selected_label = label
         self.form.select(label)
-        near = self.close_up is not None and self.close_up.labels is not None
+        near = self.shown_close_up()
         if self.close_up is not None:
             self.close_up.show(label)
         if move:
             across = AROUND * float(session.table["equivalent_diameter_px"][label])
-            across = self.close_up.across if self.close_up is not None and near else across
+            across = near.across if near is not None else across
             go_to(self.viewer, self.layer, steps.centre(session, label), across, fit)
         state = session.state(label)
         if self.outline is not None and self.outline in self.viewer.layers:
-            self.outline.visible = state in ABSENT and not near
+            self.outline.visible = state in ABSENT and near is None
             self.outline.selected_label = label
         reason = str(session.table["reason"][label]) or "no reason to doubt"
         self.say(f"Granule {label}{f' ({state})' if state else ''}: {reason}")

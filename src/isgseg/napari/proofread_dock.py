@@ -150,8 +150,8 @@ class Proofread(Actions):
         if self.session is None or layer is None or layer.mode not in ("pan_zoom", "transform"):
             return
         origin = np.zeros(3)
-        if self.close_up is not None and self.close_up.labels is not None:
-            layer, origin = self.close_up.labels, self.close_up.origin
+        if (near := self.shown_close_up()) is not None:
+            layer, origin = near.labels, near.origin
         if self.asked is not None:
             place = place_under(layer, event)
             if place is not None:

@@ -16,6 +16,7 @@ import pandas as pd
 
 from isgseg.analysis.figures import contrast_limits
 from isgseg.errors import InputError
+from isgseg.instances.parts import joined
 from isgseg.io.formats import Array, VoxelSize, plausible
 from isgseg.io.json_files import read_object
 from isgseg.io.mrc import map_mrc
@@ -88,8 +89,10 @@ def read_candidates(path: Path, labels: Array, table: pd.DataFrame) -> dict[str,
     if offered.shape != labels.shape or np.isin(rows["label"], table["label"]).any():
         log.warning("%s: not used, it is of other labels than %s", image, path)
         return {}
-    both = np.where(labels > 0, labels, offered).astype(np.result_type(labels, offered))
-    return {"offered": both, "table": pd.concat([table, rows], ignore_index=True)}
+    return {
+        "offered": joined(labels, offered),
+        "table": pd.concat([table, rows], ignore_index=True),
+    }
 
 
 def read_folder(path: str | Path) -> list[LayerData]:

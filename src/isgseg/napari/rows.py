@@ -43,7 +43,8 @@ def granule_rows(
         table["touches_border"] |= (table[f"{axis}0"] == 0) | (table[f"{axis}1"] == depth)
     if voxel_size is None:
         table[[name for name in table.columns if name.endswith(("_nm", "_nm3", "_um3"))]] = np.nan
-    return table.set_index("label", drop=False).loc[[i for i in there if i in set(table["label"])]]
+    table = table.set_index("label", drop=False)
+    return table.loc[[label for label in there if label in table.index]]
 
 
 def _packed(
@@ -62,10 +63,10 @@ def _packed(
         if grey is not None and volume is not None:
             grey[place] = volume[box]
     table = granule_table(own, grey, nm)
-    corners = {label: [side.start for side in box] for label, box in boxes.items()}
-    for i, (axis, length) in enumerate(zip("zyx", nm, strict=True)):
-        moved = dict(zip(boxes, starts if i == 0 else [0] * len(boxes), strict=False))
-        shift = table["label"].map({label: corners[label][i] - moved[label] for label in boxes})
+    corners = np.array([[side.start for side in box] for box in boxes.values()]).reshape(-1, 3)
+    corners[:, 0] -= starts[:-1]
+    for axis, corner, length in zip("zyx", corners.T, nm, strict=True):
+        shift = table["label"].map(dict(zip(boxes, corner.tolist(), strict=True)))
         for column in (f"{axis}0", f"{axis}1", f"centroid_{axis}"):
             table[column] = table[column] + shift
         table[f"centroid_{axis}_nm"] = table[f"centroid_{axis}"] * length
