@@ -190,7 +190,8 @@ class Predictor:
         """The granules of a volume, labelled on its own grid.
 
         Of a volume that stays on the disk, labels stay as runs where a few slices of it are enough
-        for the method. Otherwise it is read, and a message says how much memory that takes.
+        for the method. Otherwise it is read. Where all of it, or its maps, are in memory, a message
+        says before how much that takes.
 
         Args:
             volume: (z, y, x), any real numbers without NaN; its voxel size in nm, or None.
@@ -212,8 +213,8 @@ class Predictor:
         zooms = isinstance(method, SliceSegmenter | MapSegmenter) and method.zooms(volume)
         tell_voxel_size(name, volume.voxel_size, self.metadata, zooms)
         normalizer = self.normalizer(volume, name)
-        if isinstance(volume.data, OnDisk) and not getattr(method, "by_slices", False):
-            volume = _in_memory(volume, method, name)
+        if isinstance(volume.data, OnDisk):
+            volume = _ready(volume, method, name)
         granules = self.method.segment(volume, normalizer, name)
         if granules.labels.dtype.itemsize > 2:
             log.warning(
@@ -233,15 +234,22 @@ class Predictor:
         return normalization.fit(volume.data, name)
 
 
-def _in_memory(volume: Volume, method: Method, name: str) -> Volume:
-    """The same volume, read; before that it is said how much memory the method takes of it.
+def _ready(volume: Volume, method: Method, name: str) -> Volume:
+    """A volume on the disk, read where a method needs it as a whole.
+
+    Before, it is said how much memory a method takes that grows with the volume.
 
     Raises:
         InputError: there is not as much.
     """
+    by_slices, maps = getattr(method, "by_slices", False), isinstance(method, MapSegmenter)
+    if by_slices and not maps:
+        return volume
     axes = method.settings.axes if isinstance(method, SliceSegmenter) else "z"
-    maps = isinstance(method, MapSegmenter)
-    tell_memory(name, volume.data.size, volume.data.dtype.itemsize, axes, maps=maps)
+    voxel = 0 if by_slices else volume.data.dtype.itemsize
+    tell_memory(name, volume.data.size, voxel, axes, maps=maps)
+    if by_slices:
+        return volume
     try:
         return Volume(np.asarray(volume.data), volume.voxel_size)
     except ValueError as error:
