@@ -29,7 +29,7 @@ from isgseg.evaluation.matching import match_instances
 from isgseg.inference import streaming
 from isgseg.inference.map_segmentation import MapSegmenter, find_granules
 from isgseg.inference.maps import UNetMapper
-from isgseg.inference.messages import MAPS_BYTES
+from isgseg.inference.memory import MAPS_BYTES
 from isgseg.inference.predictor import Predictor
 from isgseg.inference.settings import SegmentationSettings
 from isgseg.instances.runs import RunLabels

@@ -7,17 +7,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
-import numpy as np
-
 from isgseg.data.normalization import Normalization, Normalizer
 from isgseg.errors import InputError, check
 from isgseg.evaluation.thresholds import choose_thresholds
-from isgseg.hardware import pick_device
+from isgseg.hardware import keep_freed_memory, pick_device
 from isgseg.inference.appearance import as_learnt, is_constant
 from isgseg.inference.map_segmentation import MapSegmenter
 from isgseg.inference.maps import UNetMapper
+from isgseg.inference.memory import made_ready
 from isgseg.inference.messages import (
-    tell_memory,
     tell_nothing_found,
     tell_thresholds,
     tell_voxel_size,
@@ -164,6 +162,8 @@ class Predictor:
                 "{'method': 'window', 'low': 0, 'high': 255}"
             )
         thresholds = choose_thresholds(tuned, threshold, segmentation.mask_threshold)
+        if next(network.parameters()).device.type == "cpu":
+            keep_freed_memory()
         looks: dict[str, Any] = {"tta": tta, "precision": precision, "fast": fast}
         looks["z_context"] = 0 if metadata is None else metadata.z_context
         learnt = None if metadata is None else metadata.voxel_size
@@ -214,7 +214,7 @@ class Predictor:
         tell_voxel_size(name, volume.voxel_size, self.metadata, zooms)
         normalizer = self.normalizer(volume, name)
         if isinstance(volume.data, OnDisk):
-            volume = _ready(volume, method, name)
+            volume = made_ready(volume, method, name)
         granules = self.method.segment(volume, normalizer, name)
         if granules.labels.dtype.itemsize > 2:
             log.warning(
@@ -232,25 +232,3 @@ class Predictor:
         """
         normalization = self.normalization or as_learnt(self.metadata, volume.data, name)
         return normalization.fit(volume.data, name)
-
-
-def _ready(volume: Volume, method: Method, name: str) -> Volume:
-    """A volume on the disk, read where a method needs it as a whole.
-
-    Before, it is said how much memory a method takes that grows with the volume.
-
-    Raises:
-        InputError: there is not as much.
-    """
-    by_slices, maps = getattr(method, "by_slices", False), isinstance(method, MapSegmenter)
-    if by_slices and not maps:
-        return volume
-    axes = method.settings.axes if isinstance(method, SliceSegmenter) else "z"
-    voxel = 0 if by_slices else volume.data.dtype.itemsize
-    tell_memory(name, volume.data.size, voxel, axes, maps=maps)
-    if by_slices:
-        return volume
-    try:
-        return Volume(np.asarray(volume.data), volume.voxel_size)
-    except ValueError as error:
-        raise InputError(f"{name}: {error}") from error

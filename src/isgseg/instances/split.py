@@ -83,9 +83,7 @@ def split(
 
 def _ends(box: Box, shape: tuple[int, ...]) -> Ends:
     """For each axis whether a box begins, and ends, where the volume of this shape does."""
-    return [
-        (side.start == 0, side.stop == length) for side, length in zip(box, shape, strict=True)
-    ]
+    return [(side.start == 0, side.stop == length) for side, length in zip(box, shape, strict=True)]
 
 
 def _pieces(
