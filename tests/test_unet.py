@@ -305,11 +305,11 @@ def test_what_is_coarse_is_convolved_as_if_it_were_enlarged() -> None:
     both = torch.cat([fine, F.interpolate(coarse, scale_factor=2.0)], 1)
     expected = F.conv2d(both, layer.weight, padding=1)
     assert torch.allclose(layer(fine, coarse), expected, atol=1e-5)
-    gradients = [
+    one, other = (
         torch.autograd.grad(values.square().sum(), layer.weight)[0]
         for values in (layer(fine, coarse), expected)
-    ]
-    assert torch.allclose(*gradients, rtol=1e-4, atol=1e-4)
+    )
+    assert torch.allclose(one, other, rtol=1e-4, atol=1e-4)
 
 
 def test_a_part_of_an_image_says_what_the_whole_says() -> None:
