@@ -41,11 +41,11 @@ def merge_pieces(pieces: Ints, height_map: Floats) -> Ints:
     peak = {number: float(heights[of == number].max()) for number in members}
     balls = {number: _ball(member) for number, member in members.items()}
     merged = pieces.copy()
+    apart = {(a, b): _distance(balls[a], balls[b]) for a, b in necks}
     while candidates := [
         (distance, pair)
         for pair, neck in necks.items()
-        if neck >= NECK * min(peak[i] for i in pair)
-        and (distance := _distance(*(balls[i] for i in pair))) is not None
+        if (distance := apart[pair]) is not None and neck >= NECK * min(peak[i] for i in pair)
     ]:
         keep, gone = min(candidates)[1]
         merged[merged == gone] = keep
@@ -58,6 +58,10 @@ def merge_pieces(pieces: Ints, height_map: Floats) -> Ints:
             if a != b:
                 renamed[a, b] = max(neck, renamed.get((a, b), 0.0))
         necks = renamed
+        apart = {
+            (a, b): _distance(balls[a], balls[b]) if keep in (a, b) else apart[a, b]
+            for a, b in necks
+        }
     return merged
 
 
@@ -100,8 +104,8 @@ class Ball(NamedTuple):
 def _distance(one: Ball, other: Ball) -> float | None:
     """Of the centres of two pieces over the sum of their radii; None: they are two granules."""
     apart = float(np.linalg.norm(one.centre - other.centre) / (one.radius + other.radius))
-    is_round = np.average([one.fit, other.fit], weights=[one.voxels, other.voxels]) >= ROUND
-    return None if apart >= APART and is_round else round(apart, 6)
+    fit = (one.fit * one.voxels + other.fit * other.voxels) / (one.voxels + other.voxels)
+    return None if apart >= APART and fit >= ROUND else round(apart, 6)
 
 
 def ball_fit(voxels: Ints) -> float:
