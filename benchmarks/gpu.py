@@ -57,7 +57,7 @@ def main() -> None:
         for name in MODELS:
             kind = name if getattr(args, name) else f"{name} (random weights)"
             rate = slices_a_second(name, args, file)
-            result.details[name] = stages(name, args, slab[: 2 * args.compared])
+            result.details[name] = stages(name, args, slab[: args.compared])
             target = f">= {TARGETS[name]}" if cuda else None
             result.add(
                 "speed", f"{kind}: whole cell with reading and writing", rate, "slices/s", target

@@ -41,8 +41,8 @@ class SliceNetwork(ABC, Generic[Result]):
 
     Attributes:
         batched: take several slices at once, while the images of the next are made and the caller
-            works on the last, each in a thread. So on CUDA, where it is fast; on a CPU, whose cores
-            the network has, it would be slower.
+            works on the last, each in a thread. So on CUDA, where it is fast; on a CPU the network
+            has the cores.
 
     Raises:
         ValueError: an unknown precision, or another number of flips and turns.
