@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import contextlib
+import warnings
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -267,6 +269,44 @@ def test_batches_come_in_order_and_errors_come_through() -> None:
     assert [next(ahead) for _ in range(3)] == [[1], [], [2]]
     with pytest.raises(OSError, match="gone"):
         next(ahead)
+
+
+def test_stages_one_behind_the_other_pass_errors_on_and_may_be_left() -> None:
+    def images() -> Iterator[int]:
+        yield from range(3)
+        raise OSError("gone")
+
+    def stages() -> Iterator[int]:
+        return streaming.ahead(number + 10 for number in streaming.ahead(images()))
+
+    answers = stages()
+    assert [next(answers) for _ in range(3)] == [10, 11, 12]
+    with pytest.raises(OSError, match="gone"):
+        next(answers)
+    with contextlib.closing(stages()) as left:  # type: ignore[type-var]
+        assert next(left) == 10
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA")
+def test_the_host_waits_for_a_gpu_once_a_batch() -> None:
+    device = torch.device("cuda")
+    shapes = {"boxes": (4,), "mask_boxes": (4,), "scores": (), "masks": (1, 28, 28)}
+    answers = [
+        {name: torch.rand(n, *shape, device=device) for name, shape in shapes.items()}
+        for n in (3, 0, 2)
+    ]
+    slab = np.zeros((9, 64, 64), np.uint8)
+    torch.cuda.set_sync_debug_mode("warn")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            streaming.send(slab, device)
+        with pytest.warns(UserWarning, match="synchroniz") as waits:
+            detection.to_arrays(answers)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert len(waits) == 1
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])

@@ -139,9 +139,8 @@ class SliceSegmenter:
         planes = RunLabels(shape[1:], np.uint16)  # numbers of a slice fit: they are detections
         bar = tqdm(slices, desc=name, total=shape[0], unit="slice", disable=not self.progress)
         labelled = (self._label(found, (shape[1], shape[2]), enough, settings) for found in bar)
-        if getattr(self.model, "batched", False):
-            labelled = ahead(labelled)
-        for (plane, scores), _ in zip(labelled, range(shape[0]), strict=True):
+        beside = ahead if getattr(self.model, "batched", False) else iter
+        for (plane, scores), _ in zip(beside(labelled), range(shape[0]), strict=True):
             planes.append(plane)
             if settings.link:
                 linker.add(plane, scores)

@@ -159,9 +159,7 @@ def slabs(
     for first in range(0, len(slices), count):
         stop = min(first + count, len(slices))
         shown = np.arange(first - context, stop + context).clip(0, len(slices) - 1).tolist()
-        kept = {
-            z: kept[z] if z in kept else normalizer(slices[z]) for z in dict.fromkeys(shown)
-        }
+        kept = {z: kept[z] if z in kept else normalizer(slices[z]) for z in dict.fromkeys(shown)}
         yield np.stack([kept[z] for z in shown])
 
 
