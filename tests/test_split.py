@@ -15,7 +15,7 @@ from skimage.segmentation import watershed
 
 from isgseg.evaluation.matching import match_instances
 from isgseg.instances.merging import find_necks, merge_pieces
-from isgseg.instances.parts import AROUND, FACES, components
+from isgseg.instances.parts import AROUND, FACES, components, with_room
 from isgseg.instances.settings import SplitSettings
 from isgseg.instances.split import find_seeds, join_small, split
 
@@ -303,6 +303,17 @@ def test_components_are_joined_by_faces() -> None:
     labels[0, 0, 2] = 9  # another number
     assert components(labels).max() == 4
     assert components(labels > 0).max() == 3
+
+
+def test_more_parts_than_16_bits_hold() -> None:
+    mask = np.zeros((82, 82, 82), bool)
+    mask[::2, ::2, ::2] = True  # 68,921 voxels that do not touch
+    numbers = components(mask)
+    assert numbers.dtype == np.uint32
+    assert np.array_equal(numbers[mask], np.arange(1, 68_922))
+    labels = np.ones((2, 2, 2), np.uint16)
+    assert with_room(labels, 2**16 - 1) is labels
+    assert with_room(labels, 2**16).dtype == np.uint32
 
 
 def test_blobfit_goes_by_the_tomogram() -> None:

@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 # Bytes a voxel that are in memory at once, beside the volume, by tracemalloc.
 LABEL_BYTES = 2  # labels of one axis
 AGREED_BYTES = 10  # what these agree on, while it is split
-MAPS_BYTES = 9  # maps, and labels while they are split
+MAPS_BYTES = 6  # maps, and labels while they are split; the mean of maps of several axes
 
 
 def made_ready(volume: Volume, method: Method, name: str) -> Volume:

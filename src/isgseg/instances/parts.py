@@ -35,19 +35,28 @@ def connected_parts(labels: Labels, around: Bools = AROUND) -> tuple[Labels, lis
         around: (3, 3, 3) which neighbours of a voxel are connected with it.
 
     Returns:
-        (z, y, x) uint32, the parts from 1, and the tight box of each.
+        (z, y, x) uint16, or uint32 beyond 65,535 parts, from 1; and the tight box of each.
     """
     if int(labels.max(initial=0)) <= 1:
-        parts, _ = ndi.label(labels, around, np.uint32)
+        try:
+            parts, _ = ndi.label(labels, around, np.uint16)
+        except RuntimeError:  # it has tried 32 bits, and 16 do not hold what it found
+            parts, _ = ndi.label(labels, around, np.uint32)
         return parts, ndi.find_objects(parts)
-    parts, boxes = np.zeros(labels.shape, np.uint32), list[Box]()
+    parts, boxes = np.zeros(labels.shape, np.uint16), list[Box]()
     for number, box in enumerate(ndi.find_objects(labels), start=1):
         if box is None:
             continue
-        own, _ = ndi.label(labels[box] == number, around, np.uint32)
-        parts[box][own > 0] = own[own > 0] + np.uint32(len(boxes))
+        own, count = ndi.label(labels[box] == number, around)
+        parts = with_room(parts, len(boxes) + count)
+        parts[box][own > 0] = own[own > 0] + len(boxes)
         boxes += [within(inner, box) for inner in ndi.find_objects(own)]
     return parts, boxes
+
+
+def with_room(labels: Labels, number: int) -> Labels:
+    """The same labels, of a larger type where they are to hold a number beyond 65,535."""
+    return labels.astype(np.promote_types(labels.dtype, label_dtype(number)), copy=False)
 
 
 def within(inner: Box, outer: Box) -> Box:
@@ -62,22 +71,21 @@ def number_in_order(labels: Labels) -> Labels:
     """Numbers from 1 without holes, in the order of the first voxel (raster order) of each.
 
     Args:
-        labels: (z, y, x); the highest number is about their count, as a table of it is made. Beside
-            them and the result, a slice is in memory.
+        labels: (z, y, x), which are changed. The highest number is about their count, as a table
+            of it is made.
     """
     rank = np.zeros(int(labels.max(initial=0)) + 1, np.int64)
     count = 0
     for plane in labels:
-        numbers, first = np.unique(plane[plane > 0], return_index=True)
+        inside = plane > 0
+        old = plane[inside]
+        numbers, first = np.unique(old, return_index=True)
         numbers = numbers[np.argsort(first)]
         new = numbers[rank[numbers] == 0]
         rank[new] = np.arange(count + 1, count + 1 + len(new))
         count += len(new)
-    out = np.zeros(labels.shape, label_dtype(count))
-    for plane, numbered in zip(labels, out, strict=True):
-        inside = plane > 0
-        numbered[inside] = rank[plane[inside]]
-    return out
+        plane[inside] = rank[old]
+    return labels.astype(label_dtype(count), copy=False)
 
 
 def joined(labels: Labels, others: Labels) -> Labels:

@@ -16,7 +16,14 @@ from skimage.segmentation import watershed
 from isgseg.instances.blobfit import MARGIN, fit_blobs
 from isgseg.instances.components import Bools, Floats, Ints, Labels
 from isgseg.instances.merging import merge_pieces
-from isgseg.instances.parts import AROUND, FACES, Box, connected_parts, number_in_order
+from isgseg.instances.parts import (
+    AROUND,
+    FACES,
+    Box,
+    connected_parts,
+    number_in_order,
+    with_room,
+)
 from isgseg.instances.settings import SplitSettings
 
 Ends = list[tuple[bool, bool]]
@@ -66,18 +73,18 @@ def split(
         raise ValueError(f"one (z, y, x) shape is needed, not {given.shape}{other}")
     blobfit = settings.assign == "blobfit"
     parts, boxes = connected_parts(given, FACES if blobfit else AROUND)
-    count = len(boxes)  # pieces are numbered from here on, in the place of the parts
+    count = len(boxes)  # a part's first piece keeps its number, others have those from here on
     for number, box in enumerate(boxes, start=1):
-        window = parts[box]
-        part = window == number
+        part = parts[box] == number
         if blobfit:
             pieces = _blobs(part, box, given, inside)
         else:
             margin = None if inside is None else _around(inside, box, _reach(settings.sigma))
             pieces = _pieces(part, margin, _ends(box, given.shape), settings)
         of = pieces[part]
-        window[part] = np.where(of > 0, of + count, 0)
-        count += int(of.max())
+        parts = with_room(parts, count + int(of.max()))
+        parts[box][part] = np.where(of > 1, of - 1 + count, of * number)
+        count += max(int(of.max()) - 1, 0)
     return number_in_order(parts)
 
 
