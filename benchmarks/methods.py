@@ -14,8 +14,8 @@ seen (`isgseg-evaluate predicted=`). Its minutes are of processor time, so that 
 of two cores and other work on the machine matters little. Making the data and tuning stand outside
 of them.
 
-StarDist needs an environment of its own: make one, install
-`benchmarks/peers/stardist/requirements.txt`, and give `--stardist ITS_PYTHON`.
+StarDist and Cellpose need environments of their own: make one for each, install
+`benchmarks/peers/<name>/requirements.txt`, and give `--stardist PYTHON` and `--cellpose PYTHON`.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from record import ROOT, Result, add_output
 
 TRAINING = list(range(12))
 VALIDATION = 1000
+PARTS = ("real", "whole")  # of a row, measured by themselves
 TEST = [2000, 2001, 2002, 2003]
 
 
@@ -71,6 +72,7 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--whole", action="store_true", help="predict a whole cell, too")
     parser.add_argument("--stardist", default=sys.executable, help="a Python that has StarDist")
+    parser.add_argument("--cellpose", default=sys.executable, help="a Python that has Cellpose")
     add_output(parser)
     args = parser.parse_args(given)
     if args.minutes <= 0 or args.threads < 1:
@@ -82,7 +84,9 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
 def measure(args: argparse.Namespace, data: methods_rows.Data, name: str) -> dict[str, Any]:
     """One row: what it is, scores, and costs of training and prediction."""
     result = Result(name)  # knows the commit
-    found = methods_rows.ROWS[name].measure(args, data, args.folder / "runs", name)
+    row = methods_rows.ROWS[name]
+    args = argparse.Namespace(**{**vars(args), "minutes": row.minutes or args.minutes})
+    found = row.measure(args, data, args.folder / "runs", name)
     content = result.content()
     where = {key: content[key] for key in ("commit", "date", "machine")}
     row = {"minutes": args.minutes, "threads": args.threads} | where | found
@@ -114,13 +118,19 @@ def real_slices(folder: Path, name: str) -> None:
 
 
 def merged(folder: Path, output: Path) -> dict[str, dict[str, Any]]:
-    """The rows of a result that is there, replaced by those of the folder."""
+    """The rows of a result that is there, replaced by those of the folder.
+
+    Real slices and a whole cell stay, where the folder has none.
+    """
     rows: dict[str, dict[str, Any]] = {}
     if output.is_file():
         rows |= json.loads(output.read_text())["details"]["rows"]
     for path in sorted(folder.glob("*.json")):
+        former = rows.get(path.stem, {})
         rows[path.stem] = json.loads(path.read_text())
-        for part in ("real", "whole"):
+        for part in PARTS:
+            if part in former:
+                rows[path.stem][part] = former[part]
             beside = folder.with_name(part) / path.name
             if beside.is_file():
                 rows[path.stem][part] = json.loads(beside.read_text())

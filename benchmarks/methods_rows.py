@@ -6,7 +6,8 @@ import argparse
 import re
 import sys
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,7 +21,8 @@ from isgseg.io.volumes import read_labels, read_volume
 
 PEERS = ROOT / "benchmarks" / "peers"
 WEIGHTS = ROOT / "src" / "isgseg" / "weights"
-CALIBRATION = (5, 25)  # steps of the two short trainings that tell what a step costs
+CALIBRATION = (2, 10)  # steps of two short trainings that tell what a step costs
+LONGER = 1 / 8  # of the steps that those suggest: a third one, as later steps cost more, or less
 
 
 class Data(NamedTuple):
@@ -86,9 +88,11 @@ class Row(ABC):
 
     Attributes:
         title: what the table calls it.
+        minutes: of training, processor time; None: those of the command line.
     """
 
     title: str
+    minutes: float | None = field(default=None, kw_only=True)
 
     @abstractmethod
     def train(self, args: argparse.Namespace, data: Data, folder: Path) -> dict[str, Any]:
@@ -197,11 +201,16 @@ class Isgseg(Row):
 
     def fit(self, args: argparse.Namespace, data: Data, folder: Path) -> dict[str, Any]:
         """Trains for so many steps that processor time ends with the minutes."""
-        short = [self.steps(args, data, steps, 1, folder / f"{steps}") for steps in CALIBRATION]
-        step = (short[1].processor - short[0].processor) / (CALIBRATION[1] - CALIBRATION[0])
-        start = short[0].processor - CALIBRATION[0] * step
-        count = max(1, round((args.minutes * 60 - start) / step / self.epochs))
-        print(f"{self.title}: {step:.2f} s a step, {self.epochs} x {count} steps", flush=True)
+        costs = {
+            steps: self.steps(args, data, steps, 1, folder / f"{steps}").processor
+            for steps in CALIBRATION
+        }
+        longer = round(steps_within(costs, args.minutes * 60) * LONGER)
+        if longer > CALIBRATION[1]:
+            cost = self.steps(args, data, longer, 1, folder / f"{longer}")
+            costs[longer] = cost.processor
+        count = max(1, round(steps_within(costs, args.minutes * 60) / self.epochs))
+        print(f"{self.title}: {costs}, {self.epochs} x {count} steps", flush=True)
         cost = self.steps(args, data, count, self.epochs, folder / "fit")
         checkpoint = folder / "fit" / "checkpoints" / f"isg_{self.method}_final.pth"
         return {"checkpoint": str(checkpoint), "cost": cost, "steps": count * self.epochs}
@@ -306,6 +315,17 @@ class Peer(Row):
         return spent(line, folder / f"{step}.log", threads(args))
 
 
+def steps_within(costs: Mapping[int, float], seconds: float) -> float:
+    """Steps of a training that takes so long, by the costs of short ones.
+
+    Args:
+        costs: seconds by number of steps. The two with the most steps say what a further one costs.
+        seconds: of the whole training.
+    """
+    (few, first), (more, second) = sorted(costs.items())[-2:]
+    return few + (seconds - first) * (more - few) / (second - first)
+
+
 def threads(args: argparse.Namespace) -> dict[str, str]:
     """The environment that keeps a program to its threads."""
     names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
@@ -320,8 +340,12 @@ def command(args: argparse.Namespace, name: str, *overrides: str, folder: Path) 
 
 ROWS: dict[str, Row] = {
     "light": Isgseg("isgseg: Mask R-CNN, light", ("experiment=quickstart",)),
+    "light-hour": Isgseg(
+        "isgseg: Mask R-CNN, light, an hour", ("experiment=quickstart",), minutes=60
+    ),
     "unet": Isgseg("isgseg: U-Net and split", ("experiment=unet",), method="unet"),
     "stardist": Peer("StarDist 3D", name="stardist"),
+    "cellpose": Peer("Cellpose 3", name="cellpose", options=("--flat",)),
     "log": Peer("Laplacian of Gaussian and watershed", name="log", trains=False),
     "unet-blobfit": Isgseg(
         "isgseg: U-Net and published blob fit",
