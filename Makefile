@@ -1,6 +1,7 @@
 # make demo   the whole pipeline on synthetic cells: prepare, fine-tune, evaluate, predict, analyse
 #             make demo-scratch trains from random weights instead
-# make test   the tests; make lint checks style and types; make fuzz damages files and kills runs for longer
+# make test   the tests but the slow ones, make test-slow those; make lint checks style and types
+# make fuzz   damages files and kills runs for longer
 # make test-napari   the tests of the docks in napari, in a window that Xvfb draws into memory
 # make docs   these pages as a site in build/docs; make tutorials follows the tutorials as they are typed
 # Each sets itself up in $(VENV) first.
@@ -11,7 +12,7 @@ DEMO ?= outputs/demo
 CELL = $(DEMO)/data/volumes/phantom_1000
 CHECKPOINT = $(DEMO)/train/checkpoints/isg_mask_rcnn_best.pth
 
-.PHONY: demo demo-scratch test test-fast test-napari install-napari fuzz docs tutorials lint format install
+.PHONY: demo demo-scratch test test-slow test-napari install-napari fuzz docs tutorials lint format install
 .DEFAULT_GOAL := demo
 
 $(VENV)/installed: pyproject.toml constraints.txt
@@ -48,8 +49,8 @@ PYTEST = $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
 test: install
 	$(PYTEST)
 
-test-fast: install
-	$(PYTEST) -m 'not slow and not fuzz'
+test-slow: install
+	$(PYTEST) -m 'slow and not fuzz and not docs'
 
 fuzz: install
 	$(BIN)/python -m pytest -m fuzz --timeout 3600
@@ -61,7 +62,7 @@ $(VENV)/napari-installed: $(VENV)/installed
 install-napari: $(VENV)/napari-installed
 
 test-napari: $(VENV)/napari-installed
-	xvfb-run -a -s "-screen 0 1400x900x24" $(BIN)/python -m pytest tests/napari/test_docks.py tests/napari/test_following.py tests/napari/test_files.py
+	xvfb-run -a -s "-screen 0 1400x900x24" $(BIN)/python -m pytest -m 'not fuzz' tests/napari/test_docks.py tests/napari/test_following.py tests/napari/test_files.py
 
 $(VENV)/docs-installed: $(VENV)/installed
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
