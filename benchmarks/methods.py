@@ -14,8 +14,8 @@ seen (`isgseg-evaluate predicted=`). Its minutes are of processor time, so that 
 of two cores and other work on the machine matters little. Making the data and tuning stand outside
 of them.
 
-StarDist needs an environment of its own: make one, install
-`benchmarks/peers/stardist/requirements.txt`, and give `--stardist ITS_PYTHON`.
+StarDist and Cellpose need environments of their own: make one for each, install
+`benchmarks/peers/<name>/requirements.txt`, and give `--stardist PYTHON` and `--cellpose PYTHON`.
 """
 
 from __future__ import annotations
@@ -75,6 +75,7 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--whole", action="store_true", help="predict a whole cell, too")
     parser.add_argument("--stardist", default=sys.executable, help="a Python that has StarDist")
+    parser.add_argument("--cellpose", default=sys.executable, help="a Python that has Cellpose")
     add_output(parser)
     args = parser.parse_args(given)
     if args.minutes <= 0 or args.threads < 1:
@@ -88,6 +89,7 @@ def measure(
 ) -> dict[str, Any]:
     """One row: what it is, scores, and costs of training and prediction."""
     result = Result(name)  # knows the commit
+    args = argparse.Namespace(**{**vars(args), "minutes": row.minutes or args.minutes})
     found = row.measure(args, data, args.folder / "runs", name)
     content = result.content()
     where = {key: content[key] for key in ("commit", "date", "machine")}

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import math
 import re
 import sys
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,7 +21,8 @@ from isgseg.io.volumes import read_labels, read_volume
 
 PEERS = ROOT / "benchmarks" / "peers"
 WEIGHTS = ROOT / "src" / "isgseg" / "weights"
-CALIBRATION = (5, 25)  # steps of the two short trainings that tell what a step costs
+CALIBRATION = (2, 10)  # steps of two short trainings that tell what a step costs
+LONGER = 1 / 8  # of the steps that those suggest: a third one, as later steps cost more, or less
 BATCH = 4  # images a step of isgseg's networks
 
 
@@ -100,9 +101,11 @@ class Row(ABC):
 
     Attributes:
         title: what the table calls it.
+        minutes: of training, processor time; None: those of the command line.
     """
 
     title: str
+    minutes: float | None = field(default=None, kw_only=True)
 
     @abstractmethod
     def train(self, args: argparse.Namespace, data: Data, folder: Path) -> dict[str, Any]:
@@ -182,7 +185,6 @@ class Isgseg(Row):
         weights: a checkpoint that is used as it is, instead of a training.
         segmentation: overrides of tuning and prediction.
         tuning: overrides of tuning alone.
-        calibration: see `CALIBRATION`.
     """
 
     recipe: tuple[str, ...] = ()
@@ -192,7 +194,6 @@ class Isgseg(Row):
     weights: Path | None = None
     segmentation: tuple[str, ...] = ()
     tuning: tuple[str, ...] = ("slices=64",)
-    calibration: tuple[int, int] = CALIBRATION
 
     def train(self, args: argparse.Namespace, data: Data, folder: Path) -> dict[str, Any]:
         """See `Row.train`; with weights of its own nothing is tuned either."""
@@ -216,16 +217,20 @@ class Isgseg(Row):
 
     def fit(self, args: argparse.Namespace, data: Data, folder: Path) -> dict[str, Any]:
         """Trains for so many steps that processor time ends with the minutes."""
-        few, many = self.calibration
-        short = [self.steps(args, data, steps, 1, folder / f"{steps}") for steps in (few, many)]
-        step = (short[1].processor - short[0].processor) / (many - few)
-        start = short[0].processor - few * step
-        steps = max(1, round((args.minutes * 60 - start) / step))
-        print(f"{self.title}: {step:.2f} s a step, {steps} steps", flush=True)
+        costs = {
+            steps: self.steps(args, data, steps, 1, folder / f"{steps}").processor
+            for steps in CALIBRATION
+        }
+        longer = round(steps_within(costs, args.minutes * 60) * LONGER)
+        if longer > CALIBRATION[1]:
+            cost = self.steps(args, data, longer, 1, folder / f"{longer}")
+            costs[longer] = cost.processor
+        steps = round(steps_within(costs, args.minutes * 60))
+        epochs, each = schedule(steps, self.epochs, data.root)
+        print(f"{self.title}: {costs}, {epochs} x {each} steps", flush=True)
         cost = self.steps(args, data, steps, self.epochs, folder / "fit")
         checkpoint = folder / "fit" / "checkpoints" / f"isg_{self.method}_final.pth"
-        done = math.prod(schedule(steps, self.epochs, data.root))
-        return {"checkpoint": str(checkpoint), "cost": cost, "steps": done}
+        return {"checkpoint": str(checkpoint), "cost": cost, "steps": epochs * each}
 
     def steps(
         self, args: argparse.Namespace, data: Data, steps: int, epochs: int, folder: Path
@@ -335,8 +340,19 @@ def schedule(steps: int, epochs: int, root: Path) -> tuple[int, int]:
     Few images make short epochs: then there are more of them than `epochs`.
     """
     batches = read_metadata(root).objects["train"].patches // BATCH
-    each = min(max(1, round(steps / epochs)), batches)
+    each = max(1, min(round(steps / epochs), batches))
     return max(1, round(steps / each)), each
+
+
+def steps_within(costs: Mapping[int, float], seconds: float) -> float:
+    """Steps of a training that takes so long, by the costs of short ones.
+
+    Args:
+        costs: seconds by number of steps. The two with the most steps say what a further one costs.
+        seconds: of the whole training.
+    """
+    (few, first), (more, second) = sorted(costs.items())[-2:]
+    return few + (seconds - first) * (more - few) / (second - first)
 
 
 def threads(args: argparse.Namespace) -> dict[str, str]:
@@ -353,8 +369,12 @@ def command(args: argparse.Namespace, name: str, *overrides: str, folder: Path) 
 
 ROWS: dict[str, Row] = {
     "light": Isgseg("isgseg: Mask R-CNN, light", ("experiment=quickstart",)),
+    "light-hour": Isgseg(
+        "isgseg: Mask R-CNN, light, an hour", ("experiment=quickstart",), minutes=60
+    ),
     "unet": Isgseg("isgseg: U-Net and split", ("experiment=unet",), method="unet"),
     "stardist": Peer("StarDist 3D", name="stardist"),
+    "cellpose": Peer("Cellpose 3", name="cellpose"),
     "log": Peer("Laplacian of Gaussian and watershed", name="log", trains=False),
     "unet-blobfit": Isgseg(
         "isgseg: U-Net and published blob fit",

@@ -40,20 +40,26 @@ COLUMNS = (
     "steps",
     "s a slice",
 )
-# What isgseg-doctor suggests for the labels that train.
-EMBRYO_ANCHORS = ("model.network.scale=1", "model.network.anchor_density=2")
-NUCLEI_ANCHORS = ("model.network.scale=2",)
-STEPS = (10, 60)  # that tell what a step costs
+# What isgseg-doctor suggests for the labels that train. A slice has at most 20 and 91 of them.
+EMBRYO_NETWORK = (
+    "model.network.scale=1",
+    "model.network.anchor_sizes=[[2,4,6],[10,14,18],[22,28,34]]",
+    "model.network.detections=100",
+    "model.network.proposals=400",
+)
+NUCLEI_NETWORK = (
+    "model.network.scale=1",
+    "model.network.anchor_sizes=[[4,6,8],[10,14,18],[22,28,34]]",
+    "model.network.detections=150",
+    "model.network.proposals=600",
+)
 ALL = ("slices=null",)  # that tune: every picture
 ROWS: dict[str, Row] = {
     "bbbc050_light": Isgseg(
         "isgseg: Mask R-CNN, light",
-        ("experiment=quickstart", *EMBRYO_ANCHORS),
-        calibration=STEPS,
+        ("experiment=quickstart", *EMBRYO_NETWORK),
     ),
-    "bbbc050_unet": Isgseg(
-        "isgseg: U-Net and split", ("experiment=unet",), method="unet", calibration=STEPS
-    ),
+    "bbbc050_unet": Isgseg("isgseg: U-Net and split", ("experiment=unet",), method="unet"),
     "bbbc050_stardist": Peer(
         "StarDist 3D",
         name="stardist",
@@ -63,6 +69,9 @@ ROWS: dict[str, Row] = {
             *("--grid", "1", "2", "2", "--patch", "24", "96", "96"),
         ),
     ),
+    "bbbc050_cellpose": Peer(
+        "Cellpose 3", name="cellpose", grey=False, options=("--diameter=16", "--every=1")
+    ),
     "bbbc050_log": Peer(
         "Laplacian of Gaussian and watershed",
         name="log",
@@ -71,16 +80,14 @@ ROWS: dict[str, Row] = {
     ),
     "dsb2018_light": Isgseg(
         "isgseg: Mask R-CNN, light",
-        ("experiment=quickstart", *NUCLEI_ANCHORS),
+        ("experiment=quickstart", *NUCLEI_NETWORK),
         tuning=ALL,
-        calibration=STEPS,
     ),
     "dsb2018_unet": Isgseg(
         "isgseg: U-Net and split",
         ("experiment=unet",),
         method="unet",
         tuning=ALL,
-        calibration=STEPS,
     ),
     "dsb2018_stardist": Peer(
         "StarDist 2D",
@@ -90,6 +97,9 @@ ROWS: dict[str, Row] = {
             *("--normalize", "percentile", "--depth=3", "--base=32", "--batch=4"),
             *("--grid", "2", "2", "--patch", "128", "128"),
         ),
+    ),
+    "dsb2018_cellpose": Peer(
+        "Cellpose 3", name="cellpose", grey=False, options=("--diameter=12", "--every=1")
     ),
     "dsb2018_log": Peer(
         "Laplacian of Gaussian and watershed",

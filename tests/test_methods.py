@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import json
 import sys
@@ -107,6 +108,45 @@ def test_the_cost_of_a_command_is_its_own_processor_time_and_memory(tmp_path: Pa
         spent([sys.executable, "-c", "raise SystemExit('no such thing')"], tmp_path / "log")
 
 
+def test_a_training_is_as_long_as_its_trials_say_the_longest_above_all() -> None:
+    within = module("methods_rows").steps_within
+    assert within({2: 14.0, 10: 30.0}, 110.0) == 50  # 10 s to start, 2 s a step
+    assert within({2: 14.0, 10: 30.0, 50: 70.0}, 110.0) == 90  # later ones take 1 s
+
+
+def test_the_steps_of_a_row_fill_its_minutes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows, cost = module("methods_rows"), module("methods_cost").Cost
+    runs: list[int] = []
+
+    def steps(self: Any, args: Any, data: Any, steps: int, epochs: int, folder: Path) -> Any:
+        runs.append(steps * epochs)
+        early = min(steps * epochs, 10)
+        return cost(0.0, 10 + 2.0 * early + 4.0 * (steps * epochs - early), 0.0)
+
+    monkeypatch.setattr(rows.Isgseg, "steps", steps)
+    args = argparse.Namespace(minutes=20)
+    found = rows.Isgseg("slower and slower").fit(args, None, tmp_path)
+    assert runs == [2, 10, 74, 300]  # an eighth of (1200 - 10) / 2 steps; then 30 + 4 s * 290
+    assert (found["steps"], found["cost"].processor) == (300, pytest.approx(1200, abs=20))
+
+
+def test_a_row_has_minutes_of_its_own_or_those_of_the_command_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    methods = module("methods")
+    args = methods.arguments(["light", "--folder", str(tmp_path), "--minutes", "4"])
+
+    def measured(self: Any, args: Any, data: Any, runs: Path, name: str) -> dict[str, Any]:
+        return row(name, 0.5, 0.1) | {"minutes": args.minutes}
+
+    monkeypatch.setattr(methods.methods_rows.Isgseg, "measure", measured)
+    assert methods.measure(args, None, "light")["minutes"] == 4
+    assert methods.measure(args, None, "light-hour")["minutes"] == 60
+    assert args.minutes == 4
+
+
 def test_f1_by_diameter_pools_bins() -> None:
     table = module("methods_table")
     found = table.f1_by_diameter(row("a", 0.8, 0.1)["scores"])
@@ -127,12 +167,15 @@ def test_the_numbers_compare_the_second_method_and_the_best_peer() -> None:
         "stardist": row("StarDist", 0.6, 0.5),
         "log": row("LoG", 0.5, 0.05, None),
         "shipped": row("shipped", 0.9, 0.4, None),  # not of these minutes
+        "light-hour": row("an hour", 0.9, 0.4),  # nor this one
     }
     module("methods_table").fill(result, rows)
     found = {number["name"]: number["value"] for number in result.numbers}
     assert found["F1 of Mask R-CNN less the U-Net's"] == pytest.approx(0.01)
     assert found["best of isgseg: F1 less the best peer's"] == pytest.approx(0.2)
     assert found["best of isgseg: time of prediction over the best peer's"] == pytest.approx(0.8)
+    assert found["light-hour: count error, without its sign"] == pytest.approx(0.05)
+    assert result.targets["light-hour: F1 in 3D at IoU .5"] == ">= 0.9"
 
 
 def test_the_section_has_a_line_for_each_method() -> None:
