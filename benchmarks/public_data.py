@@ -40,8 +40,8 @@ COLUMNS = (
     "steps",
     "s a slice",
 )
-# What isgseg-doctor suggests for the labels that train: the cheapest network whose anchors fit .92 of
-# them, and for the smaller nuclei of pictures the one of scale 2, which did better where it tunes.
+# What isgseg-doctor suggests for the labels that train: the cheapest network whose anchors fit
+# enough of them, and for the smaller nuclei of pictures that of scale 2, which tuned better.
 EMBRYO_NETWORK = (
     "model.network.scale=1",
     "model.network.anchor_sizes=[[2,4,6],[10,14,18],[22,28,34]]",
