@@ -34,8 +34,7 @@ from isgseg.hardware import autocast, pick_device, pick_precision
 from isgseg.models.optimizer import build_optimizer
 from isgseg.prepare import prepare
 from isgseg.train import network_settings
-from isgseg.training import detections
-from isgseg.training import module as training
+from isgseg.training import detections, scoring
 from isgseg.training.evaluation import load_module
 from isgseg.training.module import MaskRCNNModule
 
@@ -210,7 +209,7 @@ def validation(cfg: DictConfig) -> float:
     with ExitStack() as stack:
         for owner, name in (
             (detections, "draw"),
-            (training, "read_scores"),
+            (scoring, "read_scores"),
             (module.val_metric, "update"),
         ):
             original = getattr(owner, name)

