@@ -30,7 +30,8 @@ from skimage.segmentation import watershed
 Array = npt.NDArray[Any]
 SIGMAS = (1.4, 1.8, 2.2, 2.7, 3.3, 4.0)  # voxels; a ball of radius r answers most at r / sqrt(3)
 RESPONSES = (0.03, 0.045, 0.06, 0.08, 0.1, 0.12, 0.15, 0.18, 0.22, 0.3, 0.4)  # of the grey range
-SHARES = (0.3, 0.4, 0.5, 0.6)  # the second is that of the first round
+SHARES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6)
+FIRST = 0.4  # the share that responses are tuned with
 CYTOPLASM = 0.5  # of the grey range, in volumes that isgseg has normalized
 REACH = 1.5  # radii
 MIN_VOXELS = 20
@@ -83,7 +84,7 @@ def tune(
 ) -> dict[str, float]:
     """The response and the share with the best F1 over all volumes, and that F1.
 
-    First the response at the middle share, then the share, then the responses beside.
+    First the response at one share, then the share, then the responses beside.
     """
     grey = [image.astype(np.float32) / 255 for image in images]
     found = [blobs(volume, min(RESPONSES), look.sigmas) for volume in grey]
@@ -102,7 +103,7 @@ def tune(
             )
         return tried[response, share]
 
-    response = max(RESPONSES, key=lambda response: f1(response, SHARES[1]))
+    response = max(RESPONSES, key=lambda response: f1(response, FIRST))
     share = max(SHARES, key=lambda share: f1(response, share))
     index = RESPONSES.index(response)
     response = max(RESPONSES[max(index - 1, 0) : index + 2], key=lambda value: f1(value, share))
