@@ -9,11 +9,13 @@ Each row is a method on a set, measured by a command of its own:
 
 `benchmarks/public_sets.py` says what the sets are, and what of them trains, tunes and is scored.
 Rows are measured as those of `benchmarks/methods.py`, which explains folder, minutes and peers.
+Measure peers last: they get the minutes that isgseg's trainings took.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -122,7 +124,7 @@ def main() -> None:
             continue
         if done.is_file():
             continue
-        own = argparse.Namespace(**vars(args) | {"minutes": args.minutes or MINUTES[place]})
+        own = argparse.Namespace(**vars(args) | {"minutes": minutes(args, name)})
         data = SETS[place](args.folder / "data" / place)
         kept(done, lambda own=own, data=data, name=name: measure(own, data, ROWS[name], name))
     if args.output:
@@ -150,6 +152,22 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
         parser.error("--minutes must be above 0, and --threads at least 1")
     args.folder = args.folder.resolve()
     return args
+
+
+def minutes(args: argparse.Namespace, name: str) -> float:
+    """Of the training of a row: those that are asked for.
+
+    Steps of isgseg's networks are set by what short trainings cost, and may take longer. A peer is
+    stopped by a clock: it has as long as the longest of isgseg's on the set that is measured.
+    """
+    asked: float = args.minutes or MINUTES[set_of(name)]
+    taken = [asked]
+    if isinstance(ROWS[name], Peer):
+        for other, row in ROWS.items():
+            done = args.folder / "rows" / f"{other}.json"
+            if isinstance(row, Isgseg) and set_of(other) == set_of(name) and done.is_file():
+                taken.append(json.loads(done.read_text())["train"]["cost"][1] / 60)
+    return max(taken)
 
 
 def set_of(name: str) -> str:

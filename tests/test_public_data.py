@@ -113,6 +113,18 @@ def test_the_command_line_takes_rows(capsys: pytest.CaptureFixture[str]) -> None
     assert "--minutes must be above 0" in capsys.readouterr().err
 
 
+def test_a_peer_has_the_minutes_that_the_longest_training_of_isgseg_took(tmp_path: Path) -> None:
+    public = module("public_data")
+    args = public.arguments(["dsb2018_log", "--folder", str(tmp_path), "--minutes", "3"])
+    assert public.minutes(args, "dsb2018_stardist") == 3
+    (tmp_path / "rows").mkdir()
+    for name, seconds in (("dsb2018_unet", 240.0), ("bbbc050_unet", 600.0)):
+        content = {"train": {"cost": [0.0, seconds, 0.0]}}
+        (tmp_path / "rows" / f"{name}.json").write_text(json.dumps(content))
+    assert public.minutes(args, "dsb2018_stardist") == 4
+    assert public.minutes(args, "dsb2018_light") == 3
+
+
 def test_the_log_peer_finds_bright_discs_on_black_in_a_picture() -> None:
     peer = module("run_log")
     grid = np.indices((64, 64)).T[..., None, :] - np.array([(16, 16), (16, 27), (44, 44)])
