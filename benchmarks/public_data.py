@@ -23,7 +23,7 @@ from typing import Any
 
 from methods import measure, merged
 from methods_cost import kept
-from methods_rows import Isgseg, Peer, Row
+from methods_rows import WEIGHTS, Isgseg, Peer, Row
 from methods_table import text
 from public_sets import SETS
 from record import Result, add_output
@@ -92,6 +92,10 @@ ROWS: dict[str, Row] = {
         ("experiment=unet",),
         method="unet",
         tuning=ALL,
+    ),
+    "dsb2018_shipped": Isgseg(
+        "isgseg: Mask R-CNN of the package, for granules, no training",
+        weights=WEIGHTS / "isg_mask_rcnn_final.pth",
     ),
     "dsb2018_stardist": Peer(
         "StarDist 2D",
@@ -166,7 +170,8 @@ def minutes(args: argparse.Namespace, name: str) -> float:
         for other, row in ROWS.items():
             done = args.folder / "rows" / f"{other}.json"
             if isinstance(row, Isgseg) and set_of(other) == set_of(name) and done.is_file():
-                taken.append(json.loads(done.read_text())["train"]["cost"][1] / 60)
+                cost = json.loads(done.read_text())["train"]["cost"]
+                taken += [cost[1] / 60] if cost else []
     return max(taken)
 
 
