@@ -73,9 +73,7 @@ ROWS: dict[str, Row] = {
             *("--grid", "1", "2", "2", "--patch", "24", "96", "96"),
         ),
     ),
-    "bbbc050_cellpose": Peer(
-        "Cellpose 3", name="cellpose", grey=False, options=("--diameter=16", "--every=1")
-    ),
+    "bbbc050_cellpose": Peer("Cellpose 3", name="cellpose", grey=False, options=("--every=1",)),
     "bbbc050_log": Peer(
         "Laplacian of Gaussian and watershed",
         name="log",
@@ -106,9 +104,7 @@ ROWS: dict[str, Row] = {
             *("--grid", "2", "2", "--patch", "128", "128"),
         ),
     ),
-    "dsb2018_cellpose": Peer(
-        "Cellpose 3", name="cellpose", grey=False, options=("--diameter=12", "--every=1")
-    ),
+    "dsb2018_cellpose": Peer("Cellpose 3", name="cellpose", grey=False, options=("--every=1",)),
     "dsb2018_log": Peer(
         "Laplacian of Gaussian and watershed",
         name="log",
