@@ -36,7 +36,7 @@ class Data(NamedTuple):
         test: volumes that are scored.
         arrays: folder of the same as `.npy`, for peers: `<name>.npy` in the file's units,
             `grey/<name>.npy` as isgseg's networks see them, `labels/<name>.npy`.
-        timed: further volumes that are labelled for the time alone: of pictures that take a moment
+        timed: further volumes that are labelled for the time alone: of images that take a moment
             each, few tell nothing.
     """
 

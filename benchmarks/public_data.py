@@ -1,4 +1,4 @@
-"""Segmentation methods on public pictures of nuclei, in the same minutes, by the same grader.
+"""Segmentation methods on public images of nuclei, in the same minutes, by the same grader.
 
 Each row is a method on a set, measured by a command of its own:
 
@@ -43,7 +43,7 @@ COLUMNS = (
     "s a slice",
 )
 # What isgseg-doctor suggests for the labels that train: the cheapest network whose anchors fit
-# enough of them, and for the smaller nuclei of pictures that of scale 2, which tuned better.
+# enough of them, and for the smaller nuclei of images that of scale 2, which tuned better.
 EMBRYO_NETWORK = (
     "model.network.scale=1",
     "model.network.anchor_sizes=[[2,4,6],[10,14,18],[22,28,34]]",
@@ -57,11 +57,12 @@ NUCLEI_NETWORK = (
     "model.network.detections=150",
     "model.network.proposals=600",
 )
-ALL = ("slices=null",)  # that tune: every picture
+ALL = ("slices=null",)  # that tune: every image
 ROWS: dict[str, Row] = {
     "bbbc050_light": Isgseg(
         "isgseg: Mask R-CNN, light",
-        ("experiment=quickstart", *EMBRYO_NETWORK),
+        recipe=("experiment=quickstart", *EMBRYO_NETWORK),
+        minutes=2.5,
     ),
     "bbbc050_unet": Isgseg("isgseg: U-Net and split", ("experiment=unet",), method="unet"),
     "bbbc050_stardist": Peer(
@@ -128,7 +129,7 @@ def main() -> None:
         data = SETS[place](args.folder / "data" / place)
         kept(done, lambda own=own, data=data, name=name: measure(own, data, ROWS[name], name))
     if args.output:
-        result = Result("Segmentation methods on public pictures of nuclei, in the same time", [0])
+        result = Result("Segmentation methods on public images of nuclei, in the same time", [0])
         rows = merged(args.folder / "rows", args.output)
         fill(result, {name: rows[name] for name in ROWS if name in rows})
         result.write(args.output)
@@ -195,7 +196,7 @@ def fill(result: Result, rows: Mapping[str, Mapping[str, Any]]) -> None:
             result.add("quality", name, gain, target=">= 0")
     result.details["table"] = {
         "caption": "Trained on part of each set, tuned on another, and scored on what is left "
-        "(`benchmarks/public_sets.py`). A picture counts as a slice.",
+        "(`benchmarks/public_sets.py`). An image counts as a slice.",
         "columns": list(COLUMNS),
         "rows": [line(name, row) for name, row in rows.items()],
     }

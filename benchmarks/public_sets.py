@@ -1,7 +1,7 @@
-"""Public pictures of nuclei with labels, as `benchmarks/public_data.py` gives them to each method.
+"""Public images of nuclei with labels, as `benchmarks/public_data.py` gives them to each method.
 
 `bbbc050` are nuclei of mouse embryos in 3D (Tokuoka et al. 2020, npj Syst Biol Appl 6:32), pairs of
-`<name>_image.mrc` and `<name>_labels.mrc`. `dsb2018_small` are pictures of small nuclei of the Data
+`<name>_image.mrc` and `<name>_labels.mrc`. `dsb2018_small` are images of small nuclei of the Data
 Science Bowl 2018 (Caicedo et al. 2019, Nature Methods 16:1247; BBBC038), COCO folders `train` and
 `val`. Both lie in the folder that ISGSEG_TEST_DATA names (unset: ../shared/data).
 """
@@ -28,7 +28,7 @@ from isgseg.io.volumes import read_labels, read_volume, write_volume
 Array = npt.NDArray[Any]
 EMBRYO_VOXEL = (1750.0, 800.0, 800.0)  # nm, as published; the files do not say it
 EMBRYO_TUNING = "Emb2_t451"
-EVERY = 6  # of the training pictures, one of so many tunes
+EVERY = 6  # of the training images, one of so many tunes
 
 
 def public_folder(name: str) -> Path:
@@ -58,9 +58,9 @@ def bbbc050(folder: Path) -> Data:
 
 
 def dsb2018(folder: Path) -> Data:
-    """Pictures as volumes of one slice: of `train` every sixth tunes, and `val` is the test."""
+    """Images as volumes of one slice: of `train` every sixth tunes, and `val` is the test."""
     source = public_folder("dsb2018_small")
-    names = {split: pictures(source / split, folder) for split in ("train", "val")}
+    names = {split: saved_images(source / split, folder) for split in ("train", "val")}
     tuning = names["train"][EVERY - 1 :: EVERY]
     training = [name for name in names["train"] if name not in tuning]
     return prepared(folder, training, tuning, names["val"], timed=names["train"])
@@ -69,8 +69,8 @@ def dsb2018(folder: Path) -> Data:
 SETS: dict[str, Callable[[Path], Data]] = {"bbbc050": bbbc050, "dsb2018": dsb2018}
 
 
-def pictures(split: Path, folder: Path) -> list[str]:
-    """Saves the pictures of a COCO folder as volumes of one slice, and returns their names."""
+def saved_images(split: Path, folder: Path) -> list[str]:
+    """Saves the images of a COCO folder as volumes of one slice, and returns their names."""
     content = json.loads((split / "annotations.json").read_text())
     objects: dict[int, list[Any]] = {entry["id"]: [] for entry in content["images"]}
     for annotation in content["annotations"]:

@@ -160,11 +160,11 @@ def seeds(content: Mapping[str, Any]) -> str:
 
 
 def methods_tables(results: Results) -> str:
-    """The tables of methods: on synthetic cells, and on public pictures."""
+    """The tables of methods: on synthetic cells, and on public images."""
     parts = [methods_section(results.get("methods"))]
     if public := results.get("public_data"):
         parts.append(
-            f"### Public pictures of nuclei\n\n{table_text(public['details']['table'])}\n"
+            f"### Public images of nuclei\n\n{table_text(public['details']['table'])}\n"
             f"{public['date']}, {public['machine']['cpu']}: `{public['command']}`.\n"
         )
     return "\n".join(parts)

@@ -1,4 +1,4 @@
-"""The benchmark on public pictures: its sets, its schedule, its table, and a peer in 2D."""
+"""The benchmark on public images: its sets, its schedule, its table, and a peer in 2D."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def row(title: str, f1: float, cost: Any = (400.0, 360.0, 1000.0)) -> dict[str, 
 
 
 def coco_folder(folder: Path, names: list[str]) -> None:
-    """A picture of 32 x 24 pixels with two squares each, one as a list of run lengths."""
+    """An image of 32 x 24 pixels with two squares each, one as a list of run lengths."""
     (folder / "images").mkdir(parents=True)
     content: dict[str, Any] = {"images": [], "annotations": []}
     for number, name in enumerate(names, start=1):
@@ -53,10 +53,10 @@ def coco_folder(folder: Path, names: list[str]) -> None:
     (folder / "annotations.json").write_text(json.dumps(content))
 
 
-def test_pictures_become_volumes_of_one_slice_with_their_instances(tmp_path: Path) -> None:
+def test_images_become_volumes_of_one_slice_with_their_instances(tmp_path: Path) -> None:
     coco_folder(tmp_path / "train", ["b.png", "a.png"])
     sets = module("public_sets")
-    assert sets.pictures(tmp_path / "train", tmp_path / "data") == ["train_a", "train_b"]
+    assert sets.saved_images(tmp_path / "train", tmp_path / "data") == ["train_a", "train_b"]
     path = tmp_path / "data" / "volumes" / "train_a.mrc"
     assert read_volume(path).data.tolist() == np.full((1, 24, 32), 2).tolist()
     labels = read_labels(sets.labels_of(path)).data
@@ -130,9 +130,9 @@ def test_the_log_peer_finds_bright_discs_on_black_in_a_picture() -> None:
     grid = np.indices((64, 64)).T[..., None, :] - np.array([(16, 16), (16, 27), (44, 44)])
     near = np.sqrt((grid**2).sum(-1)).T
     labels = np.where(near.min(0) <= 5, near.argmin(0) + 1, 0)[None]
-    picture = (60 * (labels > 0)).astype(np.uint8)  # darker than the mid-grey of cytoplasm
+    image = (60 * (labels > 0)).astype(np.uint8)  # darker than the mid-grey of cytoplasm
     look = peer.Look(0.0, (2.7, 3.3, 4.0))
-    settings = peer.tune([picture], [labels], look)
+    settings = peer.tune([image], [labels], look)
     assert settings["f1"] == 1
-    found = peer.segment(picture, settings["response"], settings["share"], look)
+    found = peer.segment(image, settings["response"], settings["share"], look)
     assert peer.matched(found, labels).tolist() == [3, 3, 3]

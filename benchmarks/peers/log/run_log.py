@@ -5,7 +5,7 @@
 
 Volumes are `.npy`, (z, y, x) uint8; labels are instances, 0 background. `--background` is the grey
 value around objects, 0 to 1: without the option the mid-grey of cytoplasm. `--sigmas` are the
-scales of blobs. A volume of one slice is a picture.
+scales of blobs. A volume of one slice is an image.
 Blobs are maxima of the scale-normalized Laplacian of Gaussian (Lindeberg 1998). A voxel belongs to
 a blob where the smoothed image exceeds the background by a share of what the blob's middle does,
 and no farther from it than `REACH` radii; a watershed decides between neighbours. Least response

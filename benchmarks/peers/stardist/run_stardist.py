@@ -7,7 +7,7 @@
 
 Volumes are `.npy`, (z, y, x); `--normalize percentile` stretches each to its percentiles 1 and
 99.8, as StarDist's examples do, `grey` takes uint8 as it is. Where all have one slice, they are
-pictures, of which StarDist 2D learns. The environment is that of `requirements.txt`.
+images, of which StarDist 2D learns. The environment is that of `requirements.txt`.
 The settings are for balls of 5 to 13 voxels: no subsampling (`grid`), which loses the smallest, and
 batch normalization with a rate that falls to zero at the end of the clock, without which so short a
 training finds little. Larger objects want `--grid`, and `--anisotropic` those that are not as high
