@@ -3,7 +3,8 @@
 Run `python benchmarks/gpu.py --light LIGHT.pth --default DEFAULT.pth --output
 benchmarks/results/gpu.json` on a machine with CUDA: under 8 minutes on an H200 with 16 cores. A
 network without a checkpoint is random and finds nothing, see `contenders`.
-`--shape 8 96 96 --compared 4 --patches 4 --rounds 1` is a quick try, on a CPU too.
+`--shape 8 96 96 --compared 4 --patches 4 --rounds 1` is a quick try, on a CPU too. Where the time
+goes, the kernels launched and the waits for the GPU are printed, and kept among the details.
 """
 
 from __future__ import annotations
@@ -13,13 +14,16 @@ import statistics
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from contenders import MODELS, add_options, predictor_of
+from contenders import MODELS, Array, add_options, predictor_of
+from launches import launches
 from peaks import add_peaks
+from predict_parts import one_after_the_other, time_of_parts
 from record import Result, add_output
-from train import WARM, config, ours, phantom, plain_loop, precision_of
+from train import WARM, config, ours, phantom, plain_loop, precision_of, step_parts
 
 from isgseg.config import quiet_lightning
 from isgseg.evaluation.matching import match_instances
@@ -53,6 +57,7 @@ def main() -> None:
         for name in MODELS:
             kind = name if getattr(args, name) else f"{name} (random weights)"
             rate = slices_a_second(name, args, file)
+            result.details[name] = stages(name, args, slab[: args.compared])
             target = f">= {TARGETS[name]}" if cuda else None
             result.add(
                 "speed", f"{kind}: whole cell with reading and writing", rate, "slices/s", target
@@ -60,7 +65,8 @@ def main() -> None:
             if cuda and getattr(args, name):
                 f1 = against_cpu(name, args, file)
                 result.add("quality", f"{kind}: F1 of CUDA against the CPU", f1, target=">= 0.99")
-        rates = training(args, folder)
+        rates, step = training(args, folder)
+    result.details["training step"] = step
     for name, rate in rates.items():
         target = ">= 400" if cuda and name == "ours" else None
         result.add("speed", f"training, light, {name}: patches a second", rate, "", target)
@@ -87,6 +93,19 @@ def slices_a_second(name: str, args: argparse.Namespace, file: Path) -> float:
     return len(labels) / min(seconds[1:])
 
 
+def stages(name: str, args: argparse.Namespace, volume: Array) -> dict[str, Any]:
+    """Where the time goes: seconds a slice, one stage after the other, and what is launched."""
+    predictor = predictor_of(name, args)
+    part = Volume(volume, None)
+    predictor.segment(part, name)  # what happens once only
+    seconds = time_of_parts(predictor, volume)
+    print("\n".join(f"  {stage:30} {1e3 * value:8.3f} ms" for stage, value in seconds.items()))
+    with one_after_the_other():
+        asked = launches(lambda: predictor.segment(part, name))
+    print(f"  {len(volume)} slices: {asked}")
+    return {"seconds a slice": seconds, f"launches, {len(volume)} slices": asked}
+
+
 def against_cpu(name: str, args: argparse.Namespace, file: Path) -> float:
     """F1 between the labels of both devices, of the first slices."""
     volume = read_volume(file)
@@ -100,8 +119,13 @@ def against_cpu(name: str, args: argparse.Namespace, file: Path) -> float:
     return match_instances(*labels).f1
 
 
-def training(args: argparse.Namespace, folder: str) -> dict[str, float]:
-    """Patches a second of the light network's recipe, by isgseg-train and by the plain loop."""
+def training(
+    args: argparse.Namespace, folder: str
+) -> tuple[dict[str, float], dict[str, dict[str, Any]]]:
+    """Patches a second of the light network's recipe, by isgseg-train and by the plain loop.
+
+    And where a step's time goes: seconds, and what is launched.
+    """
     quiet_lightning()
     depth = max(96, 2 * args.patches // 3)  # of two slices one is cut, into up to four patches
     cfg = config(
@@ -120,7 +144,11 @@ def training(args: argparse.Namespace, folder: str) -> dict[str, float]:
     for _ in range(args.rounds):
         rates["ours"].append(ours(cfg))
         rates["plain loop"].append(plain_loop(cfg, precision_of(cfg)))
-    return {name: statistics.median(each) for name, each in rates.items()}
+    seconds, asked = step_parts(cfg, min(steps, 20))
+    print("\n".join(f"  {part:30} {1e3 * value:8.3f} ms" for part, value in seconds.items()))
+    print(f"  a step: {asked}")
+    medians = {name: statistics.median(each) for name, each in rates.items()}
+    return medians, {"seconds": seconds, "launches": asked}
 
 
 if __name__ == "__main__":

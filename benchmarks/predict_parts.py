@@ -10,13 +10,14 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import Any, cast
 from unittest.mock import patch
 
 import torch
 from contenders import MODELS, Array, add_options, predictor_of
+from launches import wait
 from peaks import convolution_peak
 from record import Result, add_output
 from torch.utils.flop_counter import FlopCounterMode
@@ -42,6 +43,19 @@ PARTS = {
     "mask head": "roi_heads.mask_head",
     "mask predictor": "roi_heads.mask_predictor",
 }
+STAGES = (  # whose, which function, what it does
+    (Predictor, "normalizer", "fit normalizer"),
+    (Normalizer, "__call__", "grey values"),
+    (streaming.SliceNetwork, "_tiles", "windows"),
+    (streaming, "send", "to the device"),
+    (detection, "_detect", "network"),
+    (detection, "to_arrays", "from the device"),
+    (StemTransform, "forward", "resize and first convolution"),
+    (segmentation, "label_slice", "labels"),
+    (SliceLinker, "add", "link"),
+    (SliceLinker, "finish", "link"),
+    (segmentation, "split_granules", "split"),
+)
 
 
 def main() -> None:
@@ -70,7 +84,7 @@ def where_time_goes(
     detector = detector_of(predictor)
     normalizer = predictor.normalizer(Volume(volume, None))
     counter = FlopCounterMode(display=False)
-    with counter, patch.object(streaming, "ahead", iter):  # it does not count in other threads
+    with counter, one_after_the_other():  # it does not count in other threads
         list(detector.detect(volume[:1], normalizer, 0.5))
     before = convolution_peak(detector.device, detector.precision)
     seconds = time_of_parts(predictor, volume)
@@ -90,21 +104,19 @@ def detector_of(predictor: Predictor) -> detection.MaskRCNNDetector:
     return cast(detection.MaskRCNNDetector, method.model)
 
 
+def one_after_the_other() -> AbstractContextManager[Any]:
+    """No stage works beside another, so that the times of all add up."""
+    return patch.object(streaming, "ahead", iter)
+
+
 def time_of_parts(predictor: Predictor, volume: Array) -> dict[str, float]:
     """Seconds a slice of every part of the fast path; `all` is the whole, without writing."""
     seconds: dict[str, float] = defaultdict(float)
     with ExitStack() as stack:
+        stack.enter_context(one_after_the_other())
         for name, path in PARTS.items():
             clock(detector_of(predictor).network.get_submodule(path), name, seconds, stack)
-        for owner, function, name in (
-            (Normalizer, "__call__", "normalizer"),
-            (streaming.SliceNetwork, "_tiles", "tiling"),
-            (detection, "_detect", "network"),
-            (segmentation, "label_slice", "paste"),
-            (SliceLinker, "add", "link"),
-            (SliceLinker, "finish", "link"),
-            (StemTransform, "forward", "resize and first convolution"),
-        ):
+        for owner, function, name in STAGES:
             original = getattr(owner, function)
             stack.enter_context(patch.object(owner, function, timed(original, name, seconds)))
         start = time.perf_counter()
@@ -112,7 +124,7 @@ def time_of_parts(predictor: Predictor, volume: Array) -> dict[str, float]:
         seconds["all"] = time.perf_counter() - start
     with tempfile.TemporaryDirectory() as folder:
         timed(write_volume, "write", seconds)(Path(folder) / "labels.tif", labels, None)
-    named = (*PARTS, "resize and first convolution")
+    named = (*PARTS, "resize and first convolution", "from the device")
     seconds["rest of network"] = seconds["network"] - sum(seconds[name] for name in named)
     return {name: value / len(volume) for name, value in seconds.items()}
 
@@ -122,11 +134,11 @@ def clock(part: torch.nn.Module, name: str, seconds: dict[str, float], stack: Ex
     started: list[float] = []
 
     def begin(*_: Any) -> None:
+        wait()
         started.append(time.perf_counter())
 
     def end(*_: Any) -> None:
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
+        wait()
         seconds[name] += time.perf_counter() - started.pop()
 
     stack.callback(part.register_forward_pre_hook(begin).remove)
@@ -135,10 +147,12 @@ def clock(part: torch.nn.Module, name: str, seconds: dict[str, float], stack: Ex
 
 def timed(function: Callable[..., Any], name: str, seconds: dict[str, float]) -> Any:
     def run(*args: Any, **kwargs: Any) -> Any:
+        wait()
         start = time.perf_counter()
         try:
             return function(*args, **kwargs)
         finally:
+            wait()
             seconds[name] += time.perf_counter() - start
 
     return run

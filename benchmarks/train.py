@@ -13,7 +13,7 @@ import statistics
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
@@ -23,6 +23,8 @@ import lightning
 import torch
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
+from launches import launches, wait
+from lightning.fabric.utilities.apply_func import move_data_to_device
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from omegaconf import DictConfig
 from peaks import add_peaks
@@ -190,6 +192,44 @@ def plain_loop(cfg: DictConfig, precision: Any, channels_last: bool = True) -> f
     return watch.rate(cfg.data.batch_size)
 
 
+def step_parts(cfg: DictConfig, steps: int) -> tuple[dict[str, float], dict[str, Any]]:
+    """Seconds of the parts of a step, each ended before the next begins; and what one launches."""
+    data, module = parts(cfg)
+    device, precision = pick_device(), precision_of(cfg)
+    network, batches = module.network.to(device).train(), iter(data.train_dataloader())
+    options = [cfg.model[name] for name in ("optimizer", "lr", "momentum", "weight_decay")]
+    optimizer = build_optimizer(network.parameters(), *options)
+    seconds: dict[str, float] = defaultdict(float)
+
+    def timed(name: str, call: Callable[[], Any]) -> Any:
+        start = time.perf_counter()
+        result = call()
+        wait()
+        seconds[name] += time.perf_counter() - start
+        return result
+
+    def losses(batch: Any) -> Any:
+        with autocast(precision, device):
+            return torch.stack(list(network(*batch).values())).sum()
+
+    def step(batch: Any) -> None:
+        loss = timed("forward", lambda: losses(batch))
+        optimizer.zero_grad()
+        timed("backward", loss.backward)
+        limit = cfg.trainer.gradient_clip_val
+        timed("clip", lambda: torch.nn.utils.clip_grad_norm_(network.parameters(), limit))
+        timed("optimizer", optimizer.step)
+
+    for number in range(steps + WARM):
+        if number == WARM:
+            seconds.clear()
+        batch = timed("wait for data", lambda: next(batches))
+        batch = timed("to the device", partial(move_data_to_device, batch, device))
+        step(batch)
+    shown = {name: value / steps for name, value in seconds.items()}
+    return shown, launches(lambda: step(batch))
+
+
 def data_alone(cfg: DictConfig) -> float:
     """Patches a second that are read and augmented."""
     data, _ = parts(cfg)
@@ -240,11 +280,6 @@ def adding(spent: list[float]) -> Iterator[None]:
     start = time.perf_counter()
     yield
     spent[0] += time.perf_counter() - start
-
-
-def wait() -> None:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
 
 
 if __name__ == "__main__":

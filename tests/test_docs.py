@@ -96,7 +96,7 @@ def test_the_map_names_every_folder_of_the_package() -> None:
 
 def test_the_map_names_every_benchmark() -> None:
     text = (ROOT / "CONTRIBUTING.md").read_text()
-    parts = {"console", "contenders", "oracle", "peaks", "record", "report"}
+    parts = {"console", "contenders", "launches", "oracle", "peaks", "record", "report"}
     parts |= {"methods_rows", "methods_cost", "methods_table", "methods_whole"}
     scripts = {path.stem for path in (ROOT / "benchmarks").glob("*.py")} - parts
     assert not [script for script in sorted(scripts) if f"`{script}.py`" not in text]

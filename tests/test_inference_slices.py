@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import contextlib
+import warnings
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +16,7 @@ from torchvision.models.detection import MaskRCNN
 from torchvision.ops import FrozenBatchNorm2d
 
 from isgseg.data.normalization import Normalizer
+from isgseg.data.patches import image_maker
 from isgseg.evaluation.matching import match_instances
 from isgseg.inference import slices as detection
 from isgseg.inference import streaming
@@ -133,26 +136,84 @@ def test_tiles_leave_no_seams(module: GranuleModule, monkeypatch: pytest.MonkeyP
 
 
 def test_slices_taken_together_get_the_detections_of_each(module: GranuleModule) -> None:
-    images = [GREY(slice_) for slice_ in cells(64, 0)]
-    device = torch.device("cpu")
+    images = torch.from_numpy(GREY(cells(64, 0)))[:, None]
     module.network.roi_heads.score_thresh = 0.3
     with torch.inference_mode():
-        together = detection._detect(module.network, images, [WHOLE], device)
+        together = detection._detect(module.network, images, [WHOLE])
         for image, found in zip(images, together, strict=True):
-            (alone,) = detection._detect(module.network, [image], [WHOLE], device)
+            (alone,) = detection._detect(module.network, image[None], [WHOLE])
             assert len(found["scores"]) > 0
             for name, value in alone.items():
                 np.testing.assert_allclose(found[name], value, atol=1e-3)
+
+
+@pytest.mark.parametrize("context", [0, 2])
+@pytest.mark.parametrize("side", [streaming.SIDE, 320], ids=["whole", "tiles"])
+def test_batches_in_threads_find_what_one_slice_after_the_other_does(
+    context: int, side: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = network(backbone="resnet10", channels=max(3, 2 * context + 1), proposals=20)
+    monkeypatch.setattr(streaming, "SIDE", side)
+    volume = cells(192, 64, 128)
+    detector = MaskRCNNDetector(model, z_context=context, precision="32-true")
+    alone = list(detector.detect(volume, GREY, 0.0))
+    detector.batched = True
+    monkeypatch.setattr(detector, "_slices_at_once", lambda *_: 2)
+    together = list(detector.detect(volume, GREY, 0.0))
+    assert len(alone) == len(together) == len(volume)
+    for one, other in zip(alone, together, strict=True):
+        assert len(one["scores"]) > 0
+        for name, value in one.items():
+            np.testing.assert_allclose(other[name], value, atol=1e-3)
+
+
+@pytest.mark.parametrize("count", [1, 2, 9])
+@pytest.mark.parametrize("context", [0, 1, 3])
+def test_slabs_show_what_training_images_show(context: int, count: int) -> None:
+    volume = np.random.default_rng(0).random((5, 4, 6))
+    normalized: list[int] = []
+
+    def normalizer(voxels: Any) -> Any:
+        normalized.append(len(normalized))
+        return np.rint(255 * voxels).astype(np.uint8)
+
+    image_of = image_maker(volume, normalizer, context)  # type: ignore[arg-type]
+    expected = [np.atleast_3d(image_of(z)) for z in range(5)]
+    normalized.clear()
+    slabs = streaming.slabs(volume, normalizer, context, count)  # type: ignore[arg-type]
+    images = [streaming.in_context(torch.from_numpy(slab), context) for slab in slabs]
+    assert len(normalized) == 5
+    for image, wanted in zip(torch.cat(images), expected, strict=True):
+        assert torch.equal(image, torch.from_numpy(wanted).permute(2, 0, 1))
+
+
+def test_answers_come_in_one_copy_and_are_told_apart() -> None:
+    answers = [
+        {
+            "boxes": torch.full((n, 4), n),
+            "mask_boxes": torch.full((n, 4), n + 0.5),
+            "scores": torch.linspace(1, 0.5, n).bfloat16(),
+            "labels": torch.ones(n, dtype=torch.int64),
+            "masks": torch.rand(n, 1, 14, 14),
+        }
+        for n in (3, 0, 2)
+    ]
+    for found, answer in zip(detection.to_arrays(answers), answers, strict=True):
+        assert found.keys() == {"boxes", "mask_boxes", "scores", "masks"}
+        for name, values in found.items():
+            wanted = answer[name].float()
+            np.testing.assert_array_equal(values, wanted[:, 0] if name == "masks" else wanted)
+    assert detection.to_arrays([]) == []
 
 
 def test_a_half_empty_image_has_half_of_the_proposals() -> None:
     model = network(proposals=20)
     counts: list[int] = []
     model.roi_heads.register_forward_pre_hook(lambda _, inputs: counts.append(len(inputs[1][0])))
-    image = np.random.default_rng(0).integers(0, 255, (512, 512)).astype(np.uint8)
+    image = torch.randint(0, 255, (1, 1, 512, 512), dtype=torch.uint8)
     with torch.inference_mode():
         for share in (1.0, 0.5, 0.1):
-            detection._detect(model, [image], [replace(WHOLE, share=share)], torch.device("cpu"))
+            detection._detect(model, image, [replace(WHOLE, share=share)])
     assert counts == [80, 40, 20]
 
 
@@ -208,6 +269,44 @@ def test_batches_come_in_order_and_errors_come_through() -> None:
     assert [next(ahead) for _ in range(3)] == [[1], [], [2]]
     with pytest.raises(OSError, match="gone"):
         next(ahead)
+
+
+def test_stages_one_behind_the_other_pass_errors_on_and_may_be_left() -> None:
+    def images() -> Iterator[int]:
+        yield from range(3)
+        raise OSError("gone")
+
+    def stages() -> Iterator[int]:
+        return streaming.ahead(number + 10 for number in streaming.ahead(images()))
+
+    answers = stages()
+    assert [next(answers) for _ in range(3)] == [10, 11, 12]
+    with pytest.raises(OSError, match="gone"):
+        next(answers)
+    with contextlib.closing(stages()) as left:  # type: ignore[type-var]
+        assert next(left) == 10
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA")
+def test_the_host_waits_for_a_gpu_once_a_batch() -> None:
+    device = torch.device("cuda")
+    shapes = {"boxes": (4,), "mask_boxes": (4,), "scores": (), "masks": (1, 28, 28)}
+    answers = [
+        {name: torch.rand(n, *shape, device=device) for name, shape in shapes.items()}
+        for n in (3, 0, 2)
+    ]
+    slab = np.zeros((9, 64, 64), np.uint8)
+    torch.cuda.set_sync_debug_mode("warn")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            streaming.send(slab, device)
+        with pytest.warns(UserWarning, match="synchroniz") as waits:
+            detection.to_arrays(answers)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert len(waits) == 1
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
@@ -300,11 +399,11 @@ def test_the_grid_decides_where_windows_begin() -> None:
 
 def test_a_cell_is_what_is_not_well_below_the_cytoplasm() -> None:
     image = GREY(cells(128, 64)[0])
-    filled = occupied(image, GREY)
+    filled = occupied(image[None], GREY)
     assert not filled[:, :60].any()
     assert filled[:, 68:].all()
-    assert occupied(np.stack([image] * 3, axis=-1), GREY).tolist() == filled.tolist()
-    assert occupied(image, Normalizer("percentile", 0.0, 1.0)).all()
+    assert occupied(np.stack([image // 2, image, image // 2]), GREY).tolist() == filled.tolist()
+    assert occupied(image[None], Normalizer("percentile", 0.0, 1.0)).all()
 
 
 def test_windows_hold_the_cell_and_its_margin() -> None:

@@ -9,6 +9,7 @@ import pytest
 from scipy import ndimage
 
 from isgseg.evaluation.matching import match_instances
+from isgseg.instances.components import grow
 from isgseg.instances.linking import SliceLinker, link_slices
 from isgseg.instances.numbering import Linking
 from isgseg.instances.settings import LinkSettings
@@ -32,6 +33,14 @@ def balls(count: int, seed: int = 0, radius: tuple[float, float] = (2.5, 6.5)) -
         centre = (CELL - 1) / 2 + rng.uniform(-0.5, 0.5, 3)
         view[ball(view.shape, centre, rng.uniform(*radius))] = i + 1
     return volume
+
+
+@pytest.mark.parametrize("shape", [(12, 17), (1, 9), (9, 1), (1, 1)], ids=str)
+def test_components_grow_by_a_pixel_and_never_over_another(shape: tuple[int, int]) -> None:
+    components = np.random.default_rng(0).integers(0, 9, shape).astype(np.int32)
+    components[components < 6] = 0
+    wide = ndimage.grey_dilation(components, size=(3, 3))
+    np.testing.assert_array_equal(grow(components), np.where(components, components, wide))
 
 
 def touching(direction: tuple[float, float, float], radii: tuple[float, float]) -> Labels:

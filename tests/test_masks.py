@@ -39,11 +39,26 @@ def test_small_discs_are_drawn_where_they_are(radius: float, shift: float) -> No
 
 
 def test_paste_stays_within_the_slice() -> None:
-    window, probability = paste(disc_grid(), np.array([-5.0, -5, 5, 5]), SHAPE)
+    ((window, probability),) = paste(*stack([-5.0, -5, 5, 5]), SHAPE)
     assert (window[0].start, window[1].start) == (0, 0)
     assert probability.shape == (window[0].stop, window[1].stop)
     outside = draw(*stack([60, 60, 70, 70]), SHAPE)
     assert not outside.any()
+
+
+def test_masks_drawn_together_are_drawn_as_alone() -> None:
+    random = np.random.default_rng(0)
+    middle, half = random.uniform(-5, 50, (150, 2)), random.uniform(0, 12, (150, 2))
+    boxes = np.hstack([middle - half, middle + half]).astype(np.float32)
+    mask_probs = random.random((150, 14, 14))
+    together = list(paste(mask_probs, boxes, SHAPE))
+    assert len(together) == 150
+    for number, (window, probability) in enumerate(together):
+        one = slice(number, number + 1)
+        ((own, drawn),) = paste(mask_probs[one], boxes[one], SHAPE)
+        assert own == window
+        np.testing.assert_array_equal(drawn, probability)
+    assert list(paste(mask_probs[:0], boxes[:0], SHAPE)) == []
 
 
 def test_touching_granules_stay_apart() -> None:

@@ -10,10 +10,12 @@ import numpy.typing as npt
 import pytest
 from conftest import granules_of
 from pydantic import ValidationError
+from scipy import ndimage as ndi
+from skimage.segmentation import watershed
 
 from isgseg.evaluation.matching import match_instances
 from isgseg.instances.merging import find_necks, merge_pieces
-from isgseg.instances.parts import components
+from isgseg.instances.parts import AROUND, FACES, components, with_room
 from isgseg.instances.settings import SplitSettings
 from isgseg.instances.split import find_seeds, join_small, split
 
@@ -187,6 +189,72 @@ def test_a_map_is_smoothed_with_what_lies_around_the_box() -> None:
     assert np.array_equal(whole, again)
 
 
+def crowded_map(seed: int) -> tuple[Array, Array]:
+    """A mask of parts of all sizes, specks among them, and a map with maxima in it."""
+    random = np.random.default_rng(seed)
+    noise = random.random((26, 30, 34))
+    fine, coarse = (ndi.gaussian_filter(noise, sigma, mode="wrap") for sigma in (0.7, 1.6))
+    depth = (255 * (coarse - coarse.min()) / np.ptp(coarse)).astype(np.uint8)
+    return fine + 2 * coarse > np.quantile(fine + 2 * coarse, 0.75), depth
+
+
+def in_whole_arrays(mask: Array, depth: Array, height: float, sigma: float, least: int) -> Array:
+    """What `split` does, body by body, each in an array of the whole volume. Numbers differ."""
+    smooth = np.pad(ndi.gaussian_filter(depth.astype(float), sigma, mode="nearest"), 1)
+    pieces, count = np.zeros(mask.shape, np.int64), 0
+    bodies, number_of_bodies = ndi.label(mask, FACES)
+    for number in range(1, number_of_bodies + 1):
+        body = np.pad(bodies == number, 1)
+        of = body.astype(np.int64)
+        hill = smooth * body
+        if body.sum() >= 2 * least and (seeds := find_seeds(hill, height)).max() > 1:
+            of = merge_pieces(watershed(-hill, seeds, mask=body).astype(np.int64), hill)
+        of = of[1:-1, 1:-1, 1:-1]
+        pieces[of > 0] = of[of > 0] + count
+        count = int(pieces.max())
+    parts, number_of_parts = ndi.label(mask, AROUND)
+    for number in range(1, number_of_parts + 1):
+        part = np.where(parts == number, pieces, 0)
+        while True:
+            numbers, sizes = np.unique(part[part > 0], return_counts=True)
+            for small in numbers[np.argsort(sizes, kind="stable")][: (sizes < least).sum()]:
+                own = part == small
+                near = part[ndi.binary_dilation(own, AROUND) & ~own & (part > 0)]
+                if near.size:
+                    part[own] = np.bincount(near).argmax()
+                    break
+            else:
+                break
+        pieces[parts == number] = part[parts == number]
+    return pieces
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_boxes_around_parts_and_bodies_change_nothing(seed: int) -> None:
+    mask, depth = crowded_map(seed)
+    found = split(mask, depth, height=6, sigma=0.5, min_voxels=8)
+    expected = in_whole_arrays(mask, depth, 6, 0.5, 8)
+    assert found.max() > 40
+    assert np.bincount(found.ravel())[1:].min() < 8  # specks that touch nothing
+    assert len(np.unique(found + (found.max() + 1.0) * expected)) == found.max() + 1
+    assert len(np.unique(expected)) == found.max() + 1
+
+
+def test_necks_are_the_highest_of_all_pairs_of_voxels() -> None:
+    random = np.random.default_rng(0)
+    pieces = random.integers(0, 4, (4, 5, 6))
+    heights = random.random(pieces.shape)
+    expected: dict[tuple[int, int], float] = {}
+    places = np.argwhere(pieces)
+    for one, other in itertools.combinations(map(tuple, places), 2):
+        a, b = sorted((int(pieces[one]), int(pieces[other])))
+        if a != b and np.abs(np.subtract(one, other)).max() == 1:
+            lower = float(min(heights[one], heights[other]))
+            expected[a, b] = max(lower, expected.get((a, b), 0.0))
+    assert find_necks(pieces, heights) == expected
+    assert find_necks(np.ones((3, 3, 3), np.int64), np.ones((3, 3, 3))) == {}
+
+
 def test_what_is_too_small_goes_to_its_neighbour() -> None:
     pieces = np.zeros((3, 6, 12), np.int64)
     pieces[:, :, :6], pieces[:, :, 6:], pieces[1, 2, 3:5] = 1, 2, 3
@@ -235,6 +303,17 @@ def test_components_are_joined_by_faces() -> None:
     labels[0, 0, 2] = 9  # another number
     assert components(labels).max() == 4
     assert components(labels > 0).max() == 3
+
+
+def test_more_parts_than_16_bits_hold() -> None:
+    mask = np.zeros((82, 82, 82), bool)
+    mask[::2, ::2, ::2] = True  # 68,921 voxels that do not touch
+    numbers = components(mask)
+    assert numbers.dtype == np.uint32
+    assert np.array_equal(numbers[mask], np.arange(1, 68_922))
+    labels = np.ones((2, 2, 2), np.uint16)
+    assert with_room(labels, 2**16 - 1) is labels
+    assert with_room(labels, 2**16).dtype == np.uint32
 
 
 def test_blobfit_goes_by_the_tomogram() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import shutil
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -16,24 +17,27 @@ import torch
 from conftest import Compose, composing
 from granule_volumes import balls_dataset, touching_balls
 from lightning import Callback, Trainer
+from torch.nn import functional as F
 
 import isgseg
 from isgseg.data.centre_maps import centre_map, save_centre_map
 from isgseg.data.datamodule import CocoDataModule
-from isgseg.data.normalization import Normalizer
+from isgseg.data.normalization import Normalization, Normalizer
 from isgseg.data.transforms import Augment
 from isgseg.errors import InputError
 from isgseg.evaluation.matching import match_instances
 from isgseg.inference import streaming
 from isgseg.inference.map_segmentation import MapSegmenter, find_granules
 from isgseg.inference.maps import UNetMapper
+from isgseg.inference.memory import MAPS_BYTES
 from isgseg.inference.predictor import Predictor
 from isgseg.inference.settings import SegmentationSettings
-from isgseg.io.volumes import Volume, read_labels, read_volume
+from isgseg.instances.runs import RunLabels
+from isgseg.io.volumes import Volume, open_volume, read_labels, read_volume, write_volume
 from isgseg.models.checkpoint import load_checkpoint, read_checkpoint
 from isgseg.models.export import export_weights
 from isgseg.models.settings import Thresholds
-from isgseg.models.unet import build_unet
+from isgseg.models.unet import UpConv2d, build_unet
 from isgseg.phantom import make_phantom
 from isgseg.train import train
 from isgseg.training.evaluation import load_module
@@ -294,6 +298,20 @@ def test_what_lies_outside_of_cells_is_not_computed(unet: Path) -> None:
         assert not maps[:, :, 170:].any()
 
 
+def test_what_is_coarse_is_convolved_as_if_it_were_enlarged() -> None:
+    torch.manual_seed(0)
+    layer = UpConv2d(3, 5, 4)
+    fine, coarse = torch.rand(2, 3, 8, 12), torch.rand(2, 5, 4, 6)
+    both = torch.cat([fine, F.interpolate(coarse, scale_factor=2.0)], 1)
+    expected = F.conv2d(both, layer.weight, padding=1)
+    assert torch.allclose(layer(fine, coarse), expected, atol=1e-5)
+    one, other = (
+        torch.autograd.grad(values.square().sum(), layer.weight)[0]
+        for values in (layer(fine, coarse), expected)
+    )
+    assert torch.allclose(one, other, rtol=1e-4, atol=1e-4)
+
+
 def test_a_part_of_an_image_says_what_the_whole_says() -> None:
     torch.manual_seed(0)
     network = build_unet(channels=1, widths=[4, 8, 12]).eval()
@@ -408,6 +426,41 @@ def test_voxels_of_another_size_are_resampled_and_labels_keep_the_grid() -> None
     plain = granules_of(depth, "z")
     assert found.labels.shape == depth.shape
     assert match_instances(found.labels, plain.labels).f1 == 1
+
+
+def test_from_the_disk_the_labels_of_maps_are_the_same(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    depth, size = two_balls(), (30.0, 30.0, 30.0)
+    path = write_volume(tmp_path / "balls.npy", depth, size)
+    on_disk = Volume(open_volume(path).data, size)
+    thresholds = Thresholds(0.5, 0.3, 0.0)
+    for axes, learnt in (("z", size), ("z", (20.0, 30.0, 30.0)), ("y", size), ("zyx", size)):
+        method = MapSegmenter(Brightness(), thresholds, SegmentationSettings(axes=axes), learnt)
+        predictor = Predictor(method, None, thresholds, Normalization("window", 0.0, 255.0))
+        found = predictor.segment(on_disk, "balls.npy")
+        expected = predictor.segment(Volume(depth, size))
+        assert isinstance(found.labels, RunLabels) == (axes == "z")
+        assert found.labels.max() == 2
+        assert np.array_equal(np.asarray(found.labels), expected.labels)
+        assert found.score.tolist() == expected.score.tolist()
+        what = "maps of the volume" if axes == "z" else "the volume"
+        assert f"balls.npy: this method needs {what} as a whole, about 0.0 GB" in caplog.text
+        caplog.clear()
+
+
+def test_maps_and_labels_take_what_is_said_before(tmp_path: Path) -> None:
+    """Nothing of eight bytes a voxel is made on the way."""
+    depth = np.tile(two_balls(), (4, 4, 6))
+    path = write_volume(tmp_path / "balls.npy", depth, None)
+    method = MapSegmenter(Brightness(), Thresholds(0.5, 0.3, 0.0), SegmentationSettings())
+    tracemalloc.start()
+    found = method.segment(Volume(open_volume(path).data, None), Normalizer("window", 0.0, 255.0))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(found.score) == 2 * 4 * 4 * 6
+    assert (MAPS_BYTES - 1) * depth.size < peak < (MAPS_BYTES + 0.5) * depth.size
 
 
 # Through the commands

@@ -92,8 +92,9 @@ def match(
     hits = np.full((len(scores), len(mask_thresholds)), -1, dtype=np.int8)
     free = np.ones((len(ground_truths), len(mask_thresholds)), dtype=bool)
     sizes = ground_truths.sum((1, 2), dtype=np.int64)
-    for index in np.argsort(-scores, kind="stable"):
-        window, probability = paste(mask_probs[index], boxes[index], ground_truths.shape[1:])
+    order = np.argsort(-scores, kind="stable")
+    drawn = paste(mask_probs[order], boxes[order], ground_truths.shape[1:])
+    for index, (window, probability) in zip(order, drawn, strict=True):
         masks = (probability.ravel() >= np.array(mask_thresholds)[:, None]).astype(np.float32)
         areas = masks.sum(1)
         hits[index, areas > 0] = 0

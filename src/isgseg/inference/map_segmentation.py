@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +17,10 @@ from isgseg.data.normalization import Normalizer
 from isgseg.inference.method import Granules, MapModel
 from isgseg.inference.resampling import ResampledSlices, any_zoom, permuted, zoom_factors
 from isgseg.inference.settings import SegmentationSettings
+from isgseg.instances.components import Labels
 from isgseg.instances.map_objects import score_objects, split_maps
+from isgseg.instances.runs import RunLabels
+from isgseg.io.on_disk import OnDisk
 from isgseg.io.volumes import Volume, label_dtype
 from isgseg.models.settings import Thresholds
 
@@ -43,9 +47,20 @@ class MapSegmenter:
     progress: bool = False
 
     def segment(self, volume: Volume, normalizer: Normalizer, name: str = "") -> Granules:
-        """The granules of a volume; two maps of a byte a voxel are in memory."""
+        """The granules of a volume; two maps of a byte a voxel are in memory.
+
+        Of a volume that stays on the disk, labels are runs.
+        """
         (found,) = self.segment_at((self.thresholds.mask,), volume, normalizer, name)
-        return found
+        if not isinstance(volume.data, OnDisk):
+            return found
+        runs = RunLabels.of(found.labels, found.labels.shape[1:], found.labels.dtype)
+        return replace(found, labels=cast("Labels", runs))
+
+    @property
+    def by_slices(self) -> bool:
+        """Whether a few slices of a volume in memory are enough, beside the maps."""
+        return self.settings.axes == "z"
 
     def segment_at(
         self, masks: Sequence[float], volume: Volume, normalizer: Normalizer, name: str = ""
@@ -83,7 +98,7 @@ class MapSegmenter:
     def _along(self, axis: str, volume: Volume, normalizer: Normalizer, name: str) -> Maps:
         """(2, z, y, x) of the slices across one axis."""
         first = "zyx".index(axis)
-        data = np.moveaxis(volume.data, first, 0)
+        data = np.moveaxis(volume.data, first, 0) if first else volume.data
         across, down, right = zoom_factors(permuted(volume.voxel_size, axis), self.learnt)
         slices = data if across == 1 else ResampledSlices.by(data, across)
         found = self.model.maps(slices, normalizer, (down, right))
@@ -124,7 +139,8 @@ def find_granules(
     """
     labels = split_maps(foreground, centre, thresholds.mask, settings.maps)
     scores = score_objects(labels, foreground, centre)
-    sizes = np.bincount(labels.ravel(), minlength=len(scores) + 1)[1:]
+    # Slice by slice: of the whole volume, numbers would be 8 bytes a voxel.
+    sizes = sum(np.bincount(plane.ravel(), minlength=len(scores) + 1)[1:] for plane in labels)
     boxes = ndi.find_objects(labels, len(scores))
     slices = np.array([box[0].stop - box[0].start for box in boxes], np.int64)
     ball = math.pi / 6 * settings.min_diameter_nm**3 / math.prod(voxel_size or (1, 1, 1))
@@ -136,5 +152,8 @@ def find_granules(
             name,
             np.count_nonzero(~large),
         )
-    numbers = np.r_[0, np.cumsum(kept) * kept].astype(label_dtype(int(kept.sum())))
-    return Granules(numbers[labels], scores[kept], scores[kept], slices[kept])
+    numbers = np.r_[0, np.cumsum(kept) * kept].astype(labels.dtype)
+    for plane in labels:
+        plane[:] = numbers[plane]
+    labels = labels.astype(label_dtype(int(kept.sum())), copy=False)
+    return Granules(labels, scores[kept], scores[kept], slices[kept])

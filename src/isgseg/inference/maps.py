@@ -8,10 +8,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
+from torch import Tensor
 
 from isgseg.data.normalization import Normalizer
 from isgseg.inference.method import Slices
-from isgseg.inference.streaming import SliceNetwork, simple, to_tensor
+from isgseg.inference.streaming import SliceNetwork, crop, simple
 from isgseg.inference.tiling import Tile
 from isgseg.models.fusion import fuse_batch_norm, share_weights, whole_strides
 from isgseg.models.unet import UNet
@@ -43,21 +45,18 @@ class UNetMapper(SliceNetwork[Maps]):
         unit = [whole_strides(scale, network.unit) for scale in network.zoom]
         return unit, network.receptive_field
 
-    def compute(
-        self, network: Any, images: list[npt.NDArray[np.uint8]], tiles: list[Tile]
-    ) -> list[Maps]:
+    def compute(self, network: Any, images: Tensor, tiles: list[Tile]) -> list[Maps]:
         """(2, H, W) of each image; 0 where nothing was computed."""
-        found = [np.zeros((2, *image.shape[:2]), np.uint8) for image in images]
+        found = np.zeros((len(images), 2, *images.shape[2:]), np.uint8)
         for tile in tiles:
-            crops = [to_tensor(image[tile.rows, tile.columns], self.device) for image in images]
-            for maps, crop in zip(found, network.predict(crops), strict=True):
-                values = (255 * crop.float()).round().byte().cpu().numpy()
-                y0, x0, y1, x1 = tile.core
-                top, left = tile.rows.start or 0, tile.columns.start or 0
-                rows = _owned(y0, y1, top, values.shape[1])
-                columns = _owned(x0, x1, left, values.shape[2])
-                maps[:, rows, columns] = values[:, _back(rows, top), _back(columns, left)]
-        return found
+            maps = torch.stack(network.predict(list(crop(images, tile))))
+            values = (255 * maps.float()).round().byte().cpu().numpy()
+            y0, x0, y1, x1 = tile.core
+            top, left = tile.rows.start or 0, tile.columns.start or 0
+            rows = _owned(y0, y1, top, values.shape[2])
+            columns = _owned(x0, x1, left, values.shape[3])
+            found[..., rows, columns] = values[..., _back(rows, top), _back(columns, left)]
+        return list(found)
 
 
 def _owned(low: float, high: float, start: int, length: int) -> slice:

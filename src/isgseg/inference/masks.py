@@ -45,26 +45,27 @@ def label_slice(
     Returns:
         (H, W) labels from 1 and 0 for background, and the score of each label.
     """
+    order = np.argsort(-scores, kind="stable")
+    order = order[scores[order] >= threshold]
     labels = np.zeros(shape, dtype=np.int32)
     best = np.zeros(shape, dtype=np.float32)
-    taken: list[tuple[float, int]] = []  # score and pixels of each label
-    for index in np.argsort(-scores, kind="stable"):
-        if scores[index] < threshold:
-            break
-        window, probability = paste(mask_probs[index], boxes[index], shape)
+    taken: list[float] = []  # scores
+    areas = np.zeros(len(order), dtype=np.int64)  # pixels of those that are taken
+    drawn = paste(mask_probs[order], boxes[order], shape)
+    for score, (window, probability) in zip(scores[order].tolist(), drawn, strict=True):
         mask = probability >= mask_threshold
-        area = int(mask.sum())
+        area, count = int(np.count_nonzero(mask)), len(taken)
         if area < min_pixels:
             continue
-        shared = np.bincount(labels[window][mask], minlength=len(taken) + 1)[1:]
-        smaller = np.minimum(area, [pixels for _, pixels in taken]) if taken else np.ones(0)
-        if (shared > max_overlap * smaller).any():
+        shared = np.bincount(labels[window][mask], minlength=count + 1)[1:]
+        if (shared > max_overlap * np.minimum(area, areas[:count])).any():
             continue
-        taken.append((float(scores[index]), area))
+        areas[count] = area
+        taken.append(score)
         mask &= probability > best[window]
         labels[window][mask] = len(taken)
         best[window][mask] = probability[mask]
-    return _clean(labels, np.array([score for score, _ in taken], dtype=np.float32), min_pixels)
+    return _clean(labels, np.array(taken, dtype=np.float32), min_pixels)
 
 
 def join_touching(

@@ -6,14 +6,9 @@ import logging
 from collections.abc import Sequence
 
 from isgseg.data.normalization import Normalizer
-from isgseg.io.formats import available_memory
 from isgseg.models.settings import Thresholds, TrainingMetadata
 
 log = logging.getLogger(__name__)
-# Bytes a voxel that are in memory at once, beside the volume, by tracemalloc.
-LABEL_BYTES = 2  # labels of one axis
-AGREED_BYTES = 10  # what these agree on, while it is split
-MAPS_BYTES = 15  # maps, and labels while they are split
 _RATIO = 1.25  # between voxel sizes, from which on granules are too large or too small
 
 
@@ -98,27 +93,6 @@ def tell_nothing_found(
         "unknown" if learnt is None else _rounded(learnt),
         thresholds.score,
         thresholds.object,
-    )
-
-
-def tell_memory(name: str, voxels: int, itemsize: int, axes: str, *, maps: bool) -> None:
-    """Logs, before it begins, what memory a method takes that needs a volume as a whole.
-
-    Args:
-        name: of the volume.
-        voxels: of the volume.
-        itemsize: bytes of a voxel.
-        axes: across which it is sliced.
-        maps: whether the method makes maps of it, as a U-Net does.
-    """
-    each = itemsize + (MAPS_BYTES if maps else LABEL_BYTES * len(axes) + AGREED_BYTES)
-    free = available_memory()
-    there = "" if free is None else f"; {free / 1e9:.1f} GB are free"
-    log.info(
-        "%s: this method needs the volume as a whole, about %.1f GB of memory with its labels%s",
-        name,
-        voxels * each / 1e9,
-        there,
     )
 
 

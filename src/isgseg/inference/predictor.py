@@ -7,17 +7,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
-import numpy as np
-
 from isgseg.data.normalization import Normalization, Normalizer
 from isgseg.errors import InputError, check
 from isgseg.evaluation.thresholds import choose_thresholds
-from isgseg.hardware import pick_device
+from isgseg.hardware import keep_freed_memory, pick_device
 from isgseg.inference.appearance import as_learnt, is_constant
 from isgseg.inference.map_segmentation import MapSegmenter
 from isgseg.inference.maps import UNetMapper
+from isgseg.inference.memory import made_ready
 from isgseg.inference.messages import (
-    tell_memory,
     tell_nothing_found,
     tell_thresholds,
     tell_voxel_size,
@@ -164,6 +162,8 @@ class Predictor:
                 "{'method': 'window', 'low': 0, 'high': 255}"
             )
         thresholds = choose_thresholds(tuned, threshold, segmentation.mask_threshold)
+        if next(network.parameters()).device.type == "cpu":
+            keep_freed_memory()
         looks: dict[str, Any] = {"tta": tta, "precision": precision, "fast": fast}
         looks["z_context"] = 0 if metadata is None else metadata.z_context
         learnt = None if metadata is None else metadata.voxel_size
@@ -190,7 +190,8 @@ class Predictor:
         """The granules of a volume, labelled on its own grid.
 
         Of a volume that stays on the disk, labels stay as runs where a few slices of it are enough
-        for the method. Otherwise it is read, and a message says how much memory that takes.
+        for the method. Otherwise it is read. Where all of it, or its maps, are in memory, a message
+        says before how much that takes.
 
         Args:
             volume: (z, y, x), any real numbers without NaN; its voxel size in nm, or None.
@@ -212,8 +213,8 @@ class Predictor:
         zooms = isinstance(method, SliceSegmenter | MapSegmenter) and method.zooms(volume)
         tell_voxel_size(name, volume.voxel_size, self.metadata, zooms)
         normalizer = self.normalizer(volume, name)
-        if isinstance(volume.data, OnDisk) and not getattr(method, "by_slices", False):
-            volume = _in_memory(volume, method, name)
+        if isinstance(volume.data, OnDisk):
+            volume = made_ready(volume, method, name)
         granules = self.method.segment(volume, normalizer, name)
         if granules.labels.dtype.itemsize > 2:
             log.warning(
@@ -231,18 +232,3 @@ class Predictor:
         """
         normalization = self.normalization or as_learnt(self.metadata, volume.data, name)
         return normalization.fit(volume.data, name)
-
-
-def _in_memory(volume: Volume, method: Method, name: str) -> Volume:
-    """The same volume, read; before that it is said how much memory the method takes of it.
-
-    Raises:
-        InputError: there is not as much.
-    """
-    axes = method.settings.axes if isinstance(method, SliceSegmenter) else "z"
-    maps = isinstance(method, MapSegmenter)
-    tell_memory(name, volume.data.size, volume.data.dtype.itemsize, axes, maps=maps)
-    try:
-        return Volume(np.asarray(volume.data), volume.voxel_size)
-    except ValueError as error:
-        raise InputError(f"{name}: {error}") from error

@@ -24,6 +24,7 @@ from isgseg.inference.resampling import (
 )
 from isgseg.inference.settings import SegmentationSettings
 from isgseg.inference.splitting import split_granules
+from isgseg.inference.streaming import ahead
 from isgseg.instances.components import Floats, Ints, Labels
 from isgseg.instances.consensus import merge_instances
 from isgseg.instances.linking import SliceLinker
@@ -137,19 +138,9 @@ class SliceSegmenter:
         kept: list[npt.NDArray[np.float32]] = []  # scores of each slice
         planes = RunLabels(shape[1:], np.uint16)  # numbers of a slice fit: they are detections
         bar = tqdm(slices, desc=name, total=shape[0], unit="slice", disable=not self.progress)
-        for found, _ in zip(bar, range(shape[0]), strict=True):
-            plane, scores = label_slice(
-                found["masks"],
-                found["mask_boxes"],
-                found["scores"],
-                (shape[1], shape[2]),
-                threshold=enough,
-                mask_threshold=self.thresholds.mask,
-                max_overlap=settings.max_overlap,
-                min_pixels=settings.min_pixels,
-            )
-            if not settings.separate:
-                plane, scores = join_touching(plane, scores)
+        labelled = (self._label(found, (shape[1], shape[2]), enough, settings) for found in bar)
+        beside = ahead if getattr(self.model, "batched", False) else iter
+        for (plane, scores), _ in zip(beside(labelled), range(shape[0]), strict=True):
             planes.append(plane)
             if settings.link:
                 linker.add(plane, scores)
@@ -171,6 +162,26 @@ class SliceSegmenter:
         instances = linking.instances
         labels = RunLabels.of(linking.slices(planes), shape[1:], linking.dtype)
         return _granules(labels, instances.score, instances.best, instances.masks)
+
+    def _label(
+        self,
+        found: Detections,
+        shape: tuple[int, int],
+        enough: float,
+        settings: SegmentationSettings,
+    ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]:
+        """Labels of one slice, of this (H, W), and their scores."""
+        plane, scores = label_slice(
+            found["masks"],
+            found["mask_boxes"],
+            found["scores"],
+            shape,
+            threshold=enough,
+            mask_threshold=self.thresholds.mask,
+            max_overlap=settings.max_overlap,
+            min_pixels=settings.min_pixels,
+        )
+        return (plane, scores) if settings.separate else join_touching(plane, scores)
 
     def _warn_of_cuboids(self, volume: Volume, name: str) -> None:
         """Slices across y and x of voxels that are no cubes are distorted; see `zoom_factors`."""

@@ -6,14 +6,13 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 from torchvision.models.detection import MaskRCNN
 
 from isgseg.data.normalization import Normalizer
 from isgseg.inference.method import Detections, Slices
-from isgseg.inference.streaming import SliceNetwork, simple, to_tensor
+from isgseg.inference.streaming import SliceNetwork, crop, simple
 from isgseg.inference.tiling import Tile, inside
 from isgseg.models.fusion import fuse_mask_rcnn, grid_unit, receptive_field, share_weights
 from isgseg.models.stem import fuse_stem
@@ -46,8 +45,8 @@ class MaskRCNNDetector(SliceNetwork[Detections]):
     ) -> Iterator[Detections]:
         """Detections of every slice, in order; see `SliceModel`.
 
-        Weaker detections than the threshold never reach the mask head. One batch of slices is in
-        memory at a time, on CUDA two.
+        Weaker detections than the threshold never reach the mask head. One slice is in memory at a
+        time, on CUDA three batches.
         """
         return self.stream(self._copy(threshold, zoom), slices, normalizer)
 
@@ -59,11 +58,9 @@ class MaskRCNNDetector(SliceNetwork[Detections]):
         """See `grid_unit` and `receptive_field`."""
         return grid_unit(network), receptive_field(self.network)
 
-    def compute(
-        self, network: Any, images: list[npt.NDArray[np.uint8]], tiles: list[Tile]
-    ) -> list[Detections]:
-        """Detections of images of one shape, each from the window that owns it."""
-        return _detect(network, images, tiles, self.device)
+    def compute(self, network: Any, images: Tensor, tiles: list[Tile]) -> list[Detections]:
+        """Detections of images, each from the window that owns it."""
+        return _detect(network, images, tiles)
 
     def _copy(self, threshold: float, zoom: tuple[float, float]) -> AugmentedMaskRCNN:
         """The network with a score threshold and a scale of its own."""
@@ -80,32 +77,56 @@ class MaskRCNNDetector(SliceNetwork[Detections]):
         return network
 
 
-def _detect(
-    network: MaskRCNN,
-    images: list[npt.NDArray[np.uint8]],
-    tiles: list[Tile],
-    device: torch.device,
-) -> list[Detections]:
-    """Detections of images of one shape, each from the window that owns it."""
-    found = [[NOTHING] for _ in images]
+def _detect(network: MaskRCNN, images: Tensor, tiles: list[Tile]) -> list[Detections]:
+    """Detections of images, (N, C, H, W) uint8, each from the window that owns it."""
+    answers: list[dict[str, Tensor]] = []
     for tile in tiles:
         network.rpn.share = tile.share
-        crops = [to_tensor(image[tile.rows, tile.columns], device) for image in images]
-        for parts, result in zip(found, network(crops), strict=True):
-            parts.append(_owned(result, tile))
+        answers += network(list(crop(images, tile)))
+    found = [[NOTHING] for _ in images]
+    for number, answer in enumerate(to_arrays(answers)):
+        tile_number, image = divmod(number, len(images))
+        found[image].append(_owned(answer, tiles[tile_number]))
     return [
         {name: np.concatenate([part[name] for part in parts]) for name in NOTHING}
         for parts in found
     ]
 
 
-def _owned(result: dict[str, Tensor], tile: Tile) -> Detections:
-    """A network's answer on a window: what belongs to it, in pixels of the slice."""
-    arrays = {name: value.float().cpu().numpy() for name, value in result.items()}
+def to_arrays(answers: list[dict[str, Tensor]]) -> list[Detections]:
+    """A network's answers as arrays, in one copy: before each the device must end its work.
+
+    Args:
+        answers: of each image, as of `build_mask_rcnn`.
+
+    Returns:
+        Of each image `boxes` (N, 4), `mask_boxes` (N, 4), `scores` (N,) and `masks` (N, M, M).
+    """
+    if not answers:
+        return []
+    boxes, wide, scores, masks = (
+        torch.cat([answer[name].float() for answer in answers])
+        for name in ("boxes", "mask_boxes", "scores", "masks")
+    )
+    array = torch.cat([boxes, wide, scores[:, None], masks.flatten(1)], dim=1).cpu().numpy()
+    ends = np.cumsum([len(answer["scores"]) for answer in answers])
+    return [
+        {
+            "boxes": part[:, :4],
+            "mask_boxes": part[:, 4:8],
+            "scores": part[:, 8],
+            "masks": part[:, 9:].reshape(-1, *masks.shape[2:]),
+        }
+        for part in np.split(array, ends[:-1])
+    ]
+
+
+def _owned(answer: Detections, tile: Tile) -> Detections:
+    """Of a network's answer on a window what belongs to it, in pixels of the slice."""
     offset = np.array([tile.columns.start or 0, tile.rows.start or 0] * 2, np.float32)
-    keep = inside(arrays["boxes"] + offset, tile.core)
+    keep = inside(answer["boxes"] + offset, tile.core)
     return {
-        "masks": arrays["masks"][keep, 0],
-        "mask_boxes": arrays["mask_boxes"][keep] + offset,
-        "scores": arrays["scores"][keep],
+        "masks": answer["masks"][keep],
+        "mask_boxes": answer["mask_boxes"][keep] + offset,
+        "scores": answer["scores"][keep],
     }

@@ -14,6 +14,7 @@ Labels = npt.NDArray[Any]
 Table = npt.NDArray[np.void]
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
+Components = npt.NDArray[np.int32]  # of a slice: half of the memory to go through
 Bools = npt.NDArray[np.bool_]
 
 # What is known of a component (8-connected) of a mask; of a mask too, but for ``component``.
@@ -23,13 +24,25 @@ COMPONENT = np.dtype(
 )
 
 
-def find_components(labels: Labels) -> Ints:
+def find_components(labels: Labels) -> Components:
     """(y, x) the 8-connected components of the masks, numbered from 1 in raster order."""
-    return np.asarray(measure.label(labels.astype(np.int64), connectivity=2), np.int64)
+    labels = labels.astype(np.int64 if labels.dtype.itemsize > 4 else np.int32)
+    return np.asarray(measure.label(labels, connectivity=2), np.int32)
+
+
+def grow(components: Components) -> Components:
+    """(y, x) the components, and each background pixel beside one as the highest beside it."""
+    rows = components.copy()
+    np.maximum(rows[1:], components[:-1], out=rows[1:])
+    np.maximum(rows[:-1], components[1:], out=rows[:-1])
+    grown = rows.copy()
+    np.maximum(grown[:, 1:], rows[:, :-1], out=grown[:, 1:])
+    np.maximum(grown[:, :-1], rows[:, 1:], out=grown[:, :-1])
+    return np.where(components, components, grown)
 
 
 def measure_components(
-    z: int, components: Ints, labels: Labels, scores: npt.ArrayLike | None
+    z: int, components: Components, labels: Labels, scores: npt.ArrayLike | None
 ) -> Table:
     """(P,) of ``COMPONENT``: what is known of the components of slice ``z``."""
     where = np.flatnonzero(components)
@@ -48,13 +61,12 @@ def measure_components(
     return table
 
 
-def count_pairs(seen: Ints, components: Ints, grown: Ints) -> Ints:
+def count_pairs(seen: Components, components: Components, grown: Components) -> Ints:
     """(E, 4): component of ``seen``, one of ``components``, pixels shared, the same if grown."""
     where = np.flatnonzero((seen > 0) & (grown > 0))
     base = int(grown.max(initial=0)) + 1
-    keys, inverse, contact = np.unique(
-        seen.ravel()[where] * base + grown.ravel()[where], return_inverse=True, return_counts=True
-    )
+    both = seen.ravel()[where].astype(np.int64) * base + grown.ravel()[where]
+    keys, inverse, contact = np.unique(both, return_inverse=True, return_counts=True)
     overlap = np.bincount(inverse[components.ravel()[where] > 0], minlength=len(keys))
     return np.column_stack([keys // base, keys % base, overlap, contact])
 

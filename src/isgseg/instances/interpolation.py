@@ -7,11 +7,11 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.ndimage import distance_transform_edt, find_objects
 
-from isgseg.instances.components import Bools, Floats, Ints, Labels
+from isgseg.instances.components import Bools, Components, Floats, Labels
 
 
 def fill_gap(
-    out: Sequence[Labels], window: Sequence[Ints], before: int, after: int, number: int
+    out: Sequence[Labels], window: Sequence[Components], before: int, after: int, number: int
 ) -> None:
     """Write ``number`` into the slices between two masks: shape-based interpolation.
 

@@ -19,11 +19,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.ndimage import grey_dilation
 
 from isgseg.instances.assignment import find_links
 from isgseg.instances.components import (
     COMPONENT,
+    Components,
     Floats,
     Ints,
     Labels,
@@ -31,6 +31,7 @@ from isgseg.instances.components import (
     connect_components,
     count_pairs,
     find_components,
+    grow,
     join_masks,
     measure_components,
     merge_pairs,
@@ -74,7 +75,7 @@ class SliceLinker:
         self.threshold = threshold
         self.voxel_size = (1.0, 1.0, 1.0) if voxel_size is None else tuple(map(float, voxel_size))
         # Of each earlier slice: what can still be seen of it from here, past the masks between.
-        self._seen: deque[tuple[int, Ints]] = deque(maxlen=int(self.settings.max_gap) + 1)
+        self._seen: deque[tuple[int, Components]] = deque(maxlen=int(self.settings.max_gap) + 1)
         self._components: list[Table] = []
         self._pairs: list[Ints] = []
         self._count = 0
@@ -99,9 +100,7 @@ class SliceLinker:
             raise ValueError(f"a slice of {labels.shape} after slices of {self._seen[-1][1].shape}")
         components = find_components(labels)
         table = measure_components(len(self._components), components, labels, scores)
-        grown = components.copy()
-        if self._seen:
-            grown[components == 0] = grey_dilation(components, size=(3, 3))[components == 0]
+        grown = grow(components) if self._seen else components
         for steps, (first, seen) in enumerate(reversed(self._seen), start=1):
             pairs = count_pairs(seen, components, grown if steps == 1 else components)
             pairs[:, :2] += [first - 1, self._count - 1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import product
+from typing import NamedTuple
 
 import numpy as np
 
@@ -38,16 +39,18 @@ def merge_pieces(pieces: Ints, height_map: Floats) -> Ints:
     heights = height_map[pieces > 0]
     members = {int(number): voxels[of == number] for number in np.unique(of)}
     peak = {number: float(heights[of == number].max()) for number in members}
+    balls = {number: _ball(member) for number, member in members.items()}
     merged = pieces.copy()
+    apart = {(a, b): _distance(balls[a], balls[b]) for a, b in necks}
     while candidates := [
         (distance, pair)
         for pair, neck in necks.items()
-        if neck >= NECK * min(peak[i] for i in pair)
-        and (distance := _distance(members, pair)) is not None
+        if (distance := apart[pair]) is not None and neck >= NECK * min(peak[i] for i in pair)
     ]:
         keep, gone = min(candidates)[1]
         merged[merged == gone] = keep
         members[keep] = np.concatenate([members[keep], members.pop(gone)])
+        balls[keep] = _ball(members[keep])
         peak[keep] = max(peak[keep], peak.pop(gone))
         renamed: dict[tuple[int, int], float] = {}
         for pair, neck in necks.items():
@@ -55,12 +58,16 @@ def merge_pieces(pieces: Ints, height_map: Floats) -> Ints:
             if a != b:
                 renamed[a, b] = max(neck, renamed.get((a, b), 0.0))
         necks = renamed
+        apart = {
+            (a, b): _distance(balls[a], balls[b]) if keep in (a, b) else apart[a, b]
+            for a, b in necks
+        }
     return merged
 
 
 def find_necks(pieces: Ints, height_map: Floats) -> dict[tuple[int, int], float]:
     """For each two pieces that touch, the greatest height at which they do, the lower one first."""
-    found: dict[tuple[int, int], float] = {}
+    met, heights = [], []
     for step in DIRECTIONS:
         here = tuple(
             slice(max(-s, 0), n - max(s, 0)) for s, n in zip(step, pieces.shape, strict=True)
@@ -70,32 +77,45 @@ def find_necks(pieces: Ints, height_map: Floats) -> dict[tuple[int, int], float]
         )
         a, b = pieces[here], pieces[there]
         meet = (a != b) & (a > 0) & (b > 0)
-        if not meet.any():
-            continue
-        neck = np.minimum(height_map[here][meet], height_map[there][meet])
-        pairs = np.sort(np.stack([a[meet], b[meet]], 1), 1)
-        for (i, j), height in zip(pairs.tolist(), neck.tolist(), strict=True):
-            found[i, j] = max(height, found.get((i, j), 0.0))
-    return found
+        met.append(np.sort(np.stack([a[meet], b[meet]], 1), 1))
+        heights.append(np.minimum(height_map[here][meet], height_map[there][meet]))
+    pairs, inverse = np.unique(np.concatenate(met), axis=0, return_inverse=True)
+    highest = np.zeros(len(pairs))
+    np.maximum.at(highest, inverse.ravel(), np.concatenate(heights))
+    return dict(zip(map(tuple, pairs.tolist()), highest.tolist(), strict=True))
 
 
-def _distance(members: dict[int, Ints], pair: tuple[int, int]) -> float | None:
+class Ball(NamedTuple):
+    """The ball of as many voxels as a piece has.
+
+    Attributes:
+        centre: (3,) of the voxels.
+        radius: voxels.
+        fit: its IoU with them.
+        voxels: how many.
+    """
+
+    centre: Floats
+    radius: float
+    fit: float
+    voxels: int
+
+
+def _distance(one: Ball, other: Ball) -> float | None:
     """Of the centres of two pieces over the sum of their radii; None: they are two granules."""
-    (centre, radius, fit), (other, other_radius, other_fit) = (_ball(members[i]) for i in pair)
-    sizes = [len(members[i]) for i in pair]
-    distance = float(np.linalg.norm(centre - other) / (radius + other_radius))
-    is_round = np.average([fit, other_fit], weights=sizes) >= ROUND
-    return None if distance >= APART and is_round else round(distance, 6)
+    apart = float(np.linalg.norm(one.centre - other.centre) / (one.radius + other.radius))
+    fit = (one.fit * one.voxels + other.fit * other.voxels) / (one.voxels + other.voxels)
+    return None if apart >= APART and fit >= ROUND else round(apart, 6)
 
 
 def ball_fit(voxels: Ints) -> float:
     """The IoU of voxels, (N, 3), with the ball of as many at their centre; 1 is a ball."""
-    return _ball(voxels)[2]
+    return _ball(voxels).fit
 
 
-def _ball(voxels: Ints) -> tuple[Floats, float, float]:
-    """(3,) the centre and the radius of the ball of as many voxels, and its IoU with them."""
+def _ball(voxels: Ints) -> Ball:
+    """Of voxels, (N, 3)."""
     centre = voxels.mean(0)
     radius = float(np.cbrt(0.75 / np.pi * len(voxels)))
     inside = int((np.linalg.norm(voxels - centre, axis=1) <= radius).sum())
-    return centre, radius, inside / (2 * len(voxels) - inside)
+    return Ball(centre, radius, inside / (2 * len(voxels) - inside), len(voxels))

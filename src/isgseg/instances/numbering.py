@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from isgseg.instances.components import Bools, Floats, Ints, Labels, find_components
+from isgseg.instances.components import Bools, Components, Floats, Ints, Labels, find_components
 from isgseg.instances.interpolation import fill_gap
 from isgseg.instances.runs import RunLabels
 
@@ -104,7 +104,7 @@ class Linking:
         if len(labels) != len(self.numbers):
             raise ValueError(f"{len(self.numbers)} slices were linked, labels has {len(labels)}")
         span = int((self.bridges[:, 2] - self.bridges[:, 0]).max(initial=1)) + 1
-        window: deque[Ints] = deque(maxlen=span)
+        window: deque[Components] = deque(maxlen=span)
         waiting: deque[Labels] = deque()  # of which a slice to come may still fill a gap
         ends = np.searchsorted(self.bridges[:, 2], np.arange(len(labels) + 1))
         for z, numbers in enumerate(self.numbers):

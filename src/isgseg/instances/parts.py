@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 from scipy import ndimage as ndi
 
@@ -25,49 +23,69 @@ def components(labels_or_mask: Labels) -> Labels:
     Returns:
         As `split`.
     """
-    given = np.asarray(labels_or_mask)
-    out = np.zeros(given.shape, np.uint32)
-    for number, (box, part) in enumerate(connected_parts(given, FACES), start=1):
-        out[box][part] = number
-    return number_in_order(out)
+    return number_in_order(connected_parts(np.asarray(labels_or_mask), FACES)[0])
 
 
-def connected_parts(labels: Labels, around: Bools = AROUND) -> Iterator[tuple[Box, Bools]]:
-    """The connected parts of each number: a tight box, and (z, y, x) which voxels of it.
+def connected_parts(labels: Labels, around: Bools = AROUND) -> tuple[Labels, list[Box]]:
+    """The connected parts of each number.
 
     Args:
         labels: (z, y, x) bool, or non-negative integers. Of 0 and 1 alone, one pass over the
             volume is enough.
         around: (3, 3, 3) which neighbours of a voxel are connected with it.
+
+    Returns:
+        (z, y, x) uint16, or uint32 beyond 65,535 parts, from 1; and the tight box of each.
     """
-    highest = int(labels.max(initial=0))
-    if highest <= 1:
-        parts, _ = ndi.label(labels, around)
-        for number, box in enumerate(ndi.find_objects(parts), start=1):
-            yield box, parts[box] == number
-        return
+    if int(labels.max(initial=0)) <= 1:
+        try:
+            parts, _ = ndi.label(labels, around, np.uint16)
+        except RuntimeError:  # it has tried 32 bits, and 16 do not hold what it found
+            parts, _ = ndi.label(labels, around, np.uint32)
+        return parts, ndi.find_objects(parts)
+    parts, boxes = np.zeros(labels.shape, np.uint16), list[Box]()
     for number, box in enumerate(ndi.find_objects(labels), start=1):
         if box is None:
             continue
-        parts, _ = ndi.label(labels[box] == number, around)
-        for index, inner in enumerate(ndi.find_objects(parts), start=1):
-            place = tuple(
-                slice(outer.start + side.start, outer.start + side.stop)
-                for outer, side in zip(box, inner, strict=True)
-            )
-            yield place, parts[inner] == index
+        own, count = ndi.label(labels[box] == number, around)
+        parts = with_room(parts, len(boxes) + count)
+        parts[box][own > 0] = own[own > 0] + len(boxes)
+        boxes += [within(inner, box) for inner in ndi.find_objects(own)]
+    return parts, boxes
+
+
+def with_room(labels: Labels, number: int) -> Labels:
+    """The same labels, of a larger type where they are to hold a number beyond 65,535."""
+    return labels.astype(np.promote_types(labels.dtype, label_dtype(number)), copy=False)
+
+
+def within(inner: Box, outer: Box) -> Box:
+    """A box that is given in voxels of another one, in those of the volume."""
+    return tuple(
+        slice(there.start + side.start, there.start + side.stop)
+        for side, there in zip(inner, outer, strict=True)
+    )
 
 
 def number_in_order(labels: Labels) -> Labels:
-    """Numbers from 1 without holes, in the order of the first voxel (raster order) of each."""
-    flat = labels.ravel()
-    where = np.flatnonzero(flat)
-    numbers, first, inverse = np.unique(flat[where], return_index=True, return_inverse=True)
-    rank = np.empty(len(numbers), np.int64)
-    rank[np.argsort(first)] = np.arange(1, len(numbers) + 1)
-    out = np.zeros(labels.shape, label_dtype(len(numbers)))
-    out.ravel()[where] = rank[inverse]
-    return out
+    """Numbers from 1 without holes, in the order of the first voxel (raster order) of each.
+
+    Args:
+        labels: (z, y, x), which are changed. The highest number is about their count, as a table
+            of it is made.
+    """
+    rank = np.zeros(int(labels.max(initial=0)) + 1, np.int64)
+    count = 0
+    for plane in labels:
+        inside = plane > 0
+        old = plane[inside]
+        numbers, first = np.unique(old, return_index=True)
+        numbers = numbers[np.argsort(first)]
+        new = numbers[rank[numbers] == 0]
+        rank[new] = np.arange(count + 1, count + 1 + len(new))
+        count += len(new)
+        plane[inside] = rank[old]
+    return labels.astype(label_dtype(count), copy=False)
 
 
 def joined(labels: Labels, others: Labels) -> Labels:

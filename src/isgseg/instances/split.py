@@ -16,7 +16,14 @@ from skimage.segmentation import watershed
 from isgseg.instances.blobfit import MARGIN, fit_blobs
 from isgseg.instances.components import Bools, Floats, Ints, Labels
 from isgseg.instances.merging import merge_pieces
-from isgseg.instances.parts import AROUND, FACES, Box, connected_parts, number_in_order
+from isgseg.instances.parts import (
+    AROUND,
+    FACES,
+    Box,
+    connected_parts,
+    number_in_order,
+    with_room,
+)
 from isgseg.instances.settings import SplitSettings
 
 Ends = list[tuple[bool, bool]]
@@ -64,23 +71,26 @@ def split(
     if given.ndim != 3 or (inside is not None and inside.shape != given.shape):
         other = "" if inside is None else f", inside {inside.shape}"
         raise ValueError(f"one (z, y, x) shape is needed, not {given.shape}{other}")
-    out = np.zeros(given.shape, np.uint32)
-    count = 0
     blobfit = settings.assign == "blobfit"
-    for box, part in connected_parts(given, FACES if blobfit else AROUND):
+    parts, boxes = connected_parts(given, FACES if blobfit else AROUND)
+    count = len(boxes)  # a part's first piece keeps its number, others have those from here on
+    for number, box in enumerate(boxes, start=1):
+        part = parts[box] == number
         if blobfit:
             pieces = _blobs(part, box, given, inside)
         else:
             margin = None if inside is None else _around(inside, box, _reach(settings.sigma))
-            ends = [
-                (side.start == 0, side.stop == length)
-                for side, length in zip(box, given.shape, strict=True)
-            ]
-            pieces = _pieces(part, margin, ends, settings)
-        window = out[box]
-        window[part] = np.where(pieces[part] > 0, pieces[part] + count, 0)
-        count += int(pieces.max())
-    return number_in_order(out)
+            pieces = _pieces(part, margin, _ends(box, given.shape), settings)
+        of = pieces[part]
+        parts = with_room(parts, count + int(of.max()))
+        parts[box][part] = np.where(of > 1, of - 1 + count, of * number)
+        count += max(int(of.max()) - 1, 0)
+    return number_in_order(parts)
+
+
+def _ends(box: Box, shape: tuple[int, ...]) -> Ends:
+    """For each axis whether a box begins, and ends, where the volume of this shape does."""
+    return [(side.start == 0, side.stop == length) for side, length in zip(box, shape, strict=True)]
 
 
 def _pieces(
@@ -94,11 +104,21 @@ def _pieces(
         ends: for each axis whether the box begins, and ends, where the volume does.
         settings: how to split.
     """
-    bodies, count = ndi.label(part, FACES)
-    pieces = np.zeros(part.shape, np.int64)
-    for number in range(1, count + 1):
-        body = bodies == number
-        pieces[body] = _basins(body, inside, ends, settings)[body] + pieces.max()
+    bodies, _ = ndi.label(part, FACES)
+    pieces, count = np.zeros(part.shape, np.int64), 0
+    for number, box in enumerate(ndi.find_objects(bodies), start=1):
+        body = bodies[box] == number
+        margin = None
+        if inside is not None:
+            reach = 2 * _reach(settings.sigma)
+            margin = inside[tuple(slice(side.start, side.stop + reach) for side in box)]
+        here = [
+            (first and low, last and high)
+            for (first, last), (low, high) in zip(ends, _ends(box, part.shape), strict=True)
+        ]
+        of = _basins(body, margin, here, settings)[body]
+        pieces[box][body] = of + count
+        count += int(of.max())
     return join_small(pieces, settings.min_voxels)
 
 
@@ -106,9 +126,9 @@ def _basins(
     body: Bools, inside: npt.NDArray[Any] | None, ends: Ends, settings: SplitSettings
 ) -> Ints:
     """(z, y, x) a body that faces hold together, in pieces from 1; see `_pieces`."""
-    padded = np.pad(body, 1)
-    if body.sum() < 2 * settings.min_voxels:
+    if np.count_nonzero(body) < 2 * settings.min_voxels:
         return body.astype(np.int64)
+    padded = np.pad(body, 1)
     height_map = _smoothed(body, inside, ends, settings.sigma) * padded
     _, maxima = ndi.label(local_maxima(height_map, footprint=AROUND), AROUND)
     if maxima < 2:  # of one granule; its seeds cannot be more, and take longer to find
@@ -146,21 +166,32 @@ def find_seeds(height_map: Floats, height: float) -> Ints:
 
 def join_small(pieces: Ints, min_voxels: int) -> Ints:
     """Gives pieces below `min_voxels`, the smallest first, to the one they touch most."""
-    while True:
-        sizes = np.bincount(pieces.ravel())
-        sizes[0] = min_voxels
+    sizes = np.bincount(pieces.ravel())
+    sizes[0] = min_voxels
+    boxes: list[Box] = ndi.find_objects(pieces) if (sizes < min_voxels).any() else []
+    joined = True
+    while joined:
         small = np.flatnonzero((sizes > 0) & (sizes < min_voxels))
         joined = False
-        for number in small[np.argsort(sizes[small], kind="stable")]:
-            around = ndi.binary_dilation(pieces == number, AROUND) & (pieces != number)
-            border = np.bincount(pieces[around], minlength=2)
+        for number in small[np.argsort(sizes[small], kind="stable")].tolist():
+            box = boxes[number - 1]
+            window = pieces[tuple(slice(max(side.start - 1, 0), side.stop + 1) for side in box)]
+            own = window == number
+            around = ndi.binary_dilation(own, AROUND) & ~own
+            border = np.bincount(window[around], minlength=2)
             border[0] = 0
             if border.any():
-                pieces[pieces == number] = int(border.argmax())
+                mate = int(border.argmax())
+                window[own] = mate
+                sizes[mate] += sizes[number]
+                sizes[number] = 0
+                boxes[mate - 1] = tuple(
+                    slice(min(a.start, b.start), max(a.stop, b.stop))
+                    for a, b in zip(boxes[mate - 1], box, strict=True)
+                )
                 joined = True
                 break
-        if not joined:
-            return pieces
+    return pieces
 
 
 def _smoothed(part: Bools, inside: npt.NDArray[Any] | None, ends: Ends, sigma: float) -> Floats:

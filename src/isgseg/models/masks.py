@@ -2,46 +2,66 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 Region = tuple[slice, slice]
+Floats = npt.NDArray[np.float32]
+TOGETHER = 64  # masks whose weights are in memory at once
 
 
 def paste(
-    probabilities: npt.NDArray[Any], box: npt.NDArray[Any], shape: tuple[int, int]
-) -> tuple[Region, npt.NDArray[np.float32]]:
-    """Draws one mask grid into the pixels of its own box.
+    mask_probs: npt.NDArray[Any], boxes: npt.NDArray[Any], shape: tuple[int, int]
+) -> Iterator[tuple[Region, Floats]]:
+    """Draws each mask grid into the pixels of its own box.
 
     Each pixel's centre is looked up in the grid, bilinearly, with zeros around it, so that a
     granule of a few pixels keeps its place to a fraction of a pixel.
 
     Args:
-        probabilities: (M, M) probabilities.
-        box: (4,) xyxy in pixels: where the grid lies.
+        mask_probs: (N, M, M) probabilities.
+        boxes: (N, 4) xyxy in pixels: where the grids lie.
         shape: (H, W) of the slice.
 
     Returns:
-        The window in the slice, and the probabilities in it.
+        Of each the window in the slice, and the probabilities in it.
     """
-    x0, y0, x1, y1 = (float(value) for value in box)
-    rows = _samples(y0, y1, shape[0], probabilities.shape[0])
-    columns = _samples(x0, x1, shape[1], probabilities.shape[1])
-    return (rows[0], columns[0]), rows[1] @ probabilities.astype(np.float32) @ columns[1].T
+    for start in range(0, len(mask_probs), TOGETHER):
+        grids = mask_probs[start : start + TOGETHER].astype(np.float32)
+        x0, y0, x1, y1 = boxes[start : start + TOGETHER].astype(np.float64).T
+        rows, down = _samples(y0, y1, shape[0], grids.shape[1])
+        columns, across = _samples(x0, x1, shape[1], grids.shape[2])
+        for y, x, row_weights, grid, column_weights in zip(
+            rows, columns, down, grids, across, strict=True
+        ):
+            drawn = row_weights[: y.stop - y.start] @ grid @ column_weights[: x.stop - x.start].T
+            yield (y, x), drawn
 
 
 def _samples(
-    low: float, high: float, length: int, cells: int
-) -> tuple[slice, npt.NDArray[np.float32]]:
-    """Pixels of one axis that a box covers, and the (pixels, cells) weights that sample them."""
-    cell = max(high - low, 1e-3) / cells
-    first = min(max(int(np.floor(low - cell / 2)), 0), length)
-    last = max(min(int(np.ceil(high + cell / 2)), length), first)
-    position = (np.arange(first, last) + 0.5 - low) / cell - 0.5
-    weights = np.maximum(0, 1 - np.abs(position[:, None] - np.arange(cells)))
-    return slice(first, last), weights.astype(np.float32)
+    low: npt.NDArray[np.float64], high: npt.NDArray[np.float64], length: int, cells: int
+) -> tuple[list[slice], Floats]:
+    """Along one axis, the pixels that boxes cover, and the weights of the cells that they sample.
+
+    Args:
+        low: (N,) where boxes begin, pixels.
+        high: (N,) where they end.
+        length: of the axis, pixels.
+        cells: of the grids.
+
+    Returns:
+        The pixels of each box, and (N, pixels, cells); those of short boxes come first.
+    """
+    cell = np.maximum(high - low, 1e-3) / cells
+    first = np.floor(low - cell / 2).clip(0, length).astype(int)
+    last = np.maximum(np.minimum(np.ceil(high + cell / 2), length).astype(int), first)
+    pixels = first[:, None] + np.arange((last - first).max()) + 0.5
+    position = (pixels - low[:, None]) / cell[:, None] - 0.5
+    weights = np.maximum(0, 1 - np.abs(position[:, :, None] - np.arange(cells)))
+    return [*map(slice, first.tolist(), last.tolist())], weights.astype(np.float32)
 
 
 def draw(
@@ -62,7 +82,6 @@ def draw(
         (N, H, W), each column of a mask in one piece, as COCO's run lengths go.
     """
     masks = np.zeros((len(mask_probs), *shape[::-1]), dtype=bool).transpose(0, 2, 1)
-    for mask, probabilities, box in zip(masks, mask_probs, boxes, strict=True):
-        window, probability = paste(probabilities, box, shape)
+    for mask, (window, probability) in zip(masks, paste(mask_probs, boxes, shape), strict=True):
         mask[window] = probability >= threshold
     return masks

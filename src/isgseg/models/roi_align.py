@@ -124,4 +124,4 @@ def padded(shapes: Sequence[tuple[int, int]]) -> tuple[int, int]:
 
 def widen(boxes: Tensor, margin: float) -> Tensor:
     """(N, 4) xyxy boxes with a margin on each side, in the boxes' unit."""
-    return boxes + boxes.new_tensor([-margin, -margin, margin, margin])
+    return torch.cat([boxes[:, :2] - margin, boxes[:, 2:] + margin], dim=1)

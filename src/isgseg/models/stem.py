@@ -45,17 +45,15 @@ class StemTransform(Transform):
         channels = conv.in_channels
         super().__init__(transform.scale, transform.margin, channels)
         self.train(transform.training)
-        self.zoom, self.conv = transform.zoom, conv
-        shape, weight = (1, channels, 1, 1), conv.weight.detach()
-        mean, deviation = weight.new_tensor(self.image_mean), weight.new_tensor(self.image_std)
-        self.mean, self.deviation = mean.view(shape), deviation.view(shape)
+        self.zoom, self.conv, weight = transform.zoom, conv, conv.weight.detach()
+        self.mean, self.deviation = transform.mean, transform.deviation
         # Of five pixels in a row, the seven that lie between the outermost of ten.
         enlarged = F.interpolate(torch.eye(5)[None], scale_factor=2, mode="linear")[0, :, 1:8]
         enlarged = enlarged.to(weight)
         weight = weight / self.deviation
         self.weight = torch.einsum("ocyx,ry,sx->ocrs", weight / 255, enlarged, enlarged)
         self.weight = self.weight.contiguous(memory_format=torch.channels_last)
-        bias = (weight.sum((2, 3)) * (GREY / 255 - mean)).sum(1)
+        bias = (weight.sum((2, 3)) * (GREY / 255 - self.mean.flatten())).sum(1)
         self.bias = bias if conv.bias is None else bias + conv.bias.detach()
 
     def forward(

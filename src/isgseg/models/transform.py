@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
-from torchvision.models.detection.transform import GeneralizedRCNNTransform, resize_boxes
+from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
 from isgseg.errors import InputError
 from isgseg.models.roi_align import STRIDE, widen
@@ -24,12 +26,19 @@ class Transform(GeneralizedRCNNTransform):
             scale is None.
     """
 
+    mean: Tensor
+    deviation: Tensor
+
     def __init__(self, scale: float | None, margin: float = 0.0, channels: int = 3) -> None:
         # ImageNet's mean and standard deviation, which torchvision's weights expect.
         mean, deviation = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
         if channels != len(mean):
             mean, deviation = [mean[1]] * channels, [deviation[1]] * channels
         super().__init__(800, 1333, mean, deviation)
+        # On the device, or each image would send them there and wait until it has them.
+        shape = (channels, 1, 1)
+        self.register_buffer("mean", torch.tensor(mean).view(shape), persistent=False)
+        self.register_buffer("deviation", torch.tensor(deviation).view(shape), persistent=False)
         self.scale, self.margin = scale, margin
         self.zoom = (1.0, 1.0)
 
@@ -41,13 +50,12 @@ class Transform(GeneralizedRCNNTransform):
         return self.scale * self.zoom[0], self.scale * self.zoom[1]
 
     def normalize(self, image: Tensor) -> Tensor:
-        """As torchvision's; one channel is repeated.
+        """As torchvision's, of float32; one channel is repeated.
 
         Raises:
             InputError: other channels than the network takes.
         """
-        image = fit_channels(image, len(self.image_mean))
-        return super().normalize(image)  # type: ignore[no-any-return]
+        return (fit_channels(image, len(self.mean)) - self.mean) / self.deviation
 
     def resize(
         self, image: Tensor, target: dict[str, Tensor] | None = None
@@ -63,7 +71,7 @@ class Transform(GeneralizedRCNNTransform):
             masks = target["masks"][:, None]
             if len(masks):  # torch cannot resize a stack of none
                 masks = nn.functional.interpolate(masks, after)
-            boxes = resize_boxes(target["boxes"], before, after)
+            boxes = scale_boxes(target["boxes"], before, after)
             target = {**target, "boxes": boxes, "masks": masks[:, 0]}
         return image, target
 
@@ -88,9 +96,19 @@ class Transform(GeneralizedRCNNTransform):
             # roi_align, which cuts the mask targets, takes a pixel's index for its centre: what the
             # mask head has learnt lies half a network pixel before the box.
             wide = widen(found["boxes"], self.margin)
-            found["mask_boxes"] = resize_boxes(wide + 0.5, network, image)
-            found["boxes"] = resize_boxes(found["boxes"], network, image)
+            found["mask_boxes"] = scale_boxes(wide + 0.5, network, image)
+            found["boxes"] = scale_boxes(found["boxes"], network, image)
         return result
+
+
+def scale_boxes(boxes: Tensor, before: Sequence[int], after: Sequence[int]) -> Tensor:
+    """Boxes, (N, 4) xyxy, of an image that is resized from one (H, W) to another.
+
+    As torchvision's `resize_boxes`, but nothing is sent to the device.
+    """
+    y, x = (new / old for new, old in zip(after, before, strict=True))
+    x0, y0, x1, y1 = boxes.unbind(1)
+    return torch.stack([x0 * x, y0 * y, x1 * x, y1 * y], dim=1)
 
 
 def fit_channels(image: Tensor, wanted: int) -> Tensor:
