@@ -34,6 +34,7 @@ from record import ROOT, Result, add_output
 
 TRAINING = list(range(12))
 VALIDATION = 1000
+PARTS = ("real", "whole")  # of a row, measured by themselves
 TEST = [2000, 2001, 2002, 2003]
 
 
@@ -121,13 +122,19 @@ def real_slices(folder: Path, name: str) -> None:
 
 
 def merged(folder: Path, output: Path) -> dict[str, dict[str, Any]]:
-    """The rows of a result that is there, replaced by those of the folder."""
+    """The rows of a result that is there, replaced by those of the folder.
+
+    Real slices and a whole cell stay, where the folder has none.
+    """
     rows: dict[str, dict[str, Any]] = {}
     if output.is_file():
         rows |= json.loads(output.read_text())["details"]["rows"]
     for path in sorted(folder.glob("*.json")):
+        former = rows.get(path.stem, {})
         rows[path.stem] = json.loads(path.read_text())
-        for part in ("real", "whole"):
+        for part in PARTS:
+            if part in former:
+                rows[path.stem][part] = former[part]
             beside = folder.with_name(part) / path.name
             if beside.is_file():
                 rows[path.stem][part] = json.loads(beside.read_text())

@@ -374,7 +374,7 @@ ROWS: dict[str, Row] = {
     ),
     "unet": Isgseg("isgseg: U-Net and split", ("experiment=unet",), method="unet"),
     "stardist": Peer("StarDist 3D", name="stardist"),
-    "cellpose": Peer("Cellpose 3", name="cellpose"),
+    "cellpose": Peer("Cellpose 3", name="cellpose", options=("--flat",)),
     "log": Peer("Laplacian of Gaussian and watershed", name="log", trains=False),
     "unet-blobfit": Isgseg(
         "isgseg: U-Net and published blob fit",

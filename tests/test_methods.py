@@ -85,10 +85,10 @@ def test_rows_of_a_folder_replace_those_of_a_result_and_the_others_stay(tmp_path
     (rows / "unet.json").write_text('{"title": "new"}')
     output = tmp_path / "methods.json"
     assert module("methods").merged(rows, output) == {"unet": {"title": "new"}}
-    former = {"unet": {"title": "old"}, "log": {"title": "log"}}
+    former = {"unet": {"title": "old", "whole": {"wall": 9.0}}, "log": {"title": "log"}}
     output.write_text(json.dumps({"details": {"rows": former}}))
     found = module("methods").merged(rows, output)
-    assert found == {"unet": {"title": "new"}, "log": {"title": "log"}}
+    assert found == {"unet": {"title": "new", "whole": {"wall": 9.0}}, "log": {"title": "log"}}
 
 
 def test_a_stage_that_is_there_is_not_run_again(tmp_path: Path) -> None:

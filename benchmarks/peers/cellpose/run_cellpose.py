@@ -34,7 +34,7 @@ from cellpose.resnet_torch import CPnet
 
 Array = npt.NDArray[Any]
 WAYS = [*({"stitch_threshold": share} for share in (0.1, 0.25, 0.5)), {"do_3D": True}]
-PROBABILITIES = (-1.0, 0.0, 1.0, 2.0)  # logits
+PROBABILITIES = (-4.0, -3.0, -2.0, -1.0, 0.0, 1.0)  # logits
 TILE = 1024  # pixels: a slice in one, where Cellpose's 224 take nine that overlap
 CPU = torch.device("cpu")
 
@@ -63,6 +63,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--lr", type=float, default=0.005, help="Cellpose's own")
     parser.add_argument("--every", type=int, default=2, help="slices from one to the next")
+    parser.add_argument("--flat", action="store_true", help="tune without flows of three axes")
     args = parser.parse_args()
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", 0)) or os.cpu_count() or 1)
     images = [normalized(np.load(path)) for path in args.images]
@@ -72,7 +73,7 @@ def main() -> None:
         args.model.mkdir(parents=True, exist_ok=True)
         torch.save(learn(args, images, labels).state_dict(), weights)
     elif args.step == "tune":
-        settings.write_text(json.dumps(tune(segmenter(weights), images, labels)))
+        settings.write_text(json.dumps(tune(segmenter(weights), images, labels, args.flat)))
     else:
         model, way = segmenter(weights), json.loads(settings.read_text())
         args.output.mkdir(parents=True, exist_ok=True)
@@ -179,10 +180,12 @@ def instances(model: models.CellposeModel, maps: tuple[Array, Array], way: dict[
     return np.asarray(model._compute_masks((*shape, 1), *maps, niter=steps, **way)).reshape(shape)
 
 
-def tune(model: models.CellposeModel, images: list[Array], labels: list[Array]) -> dict[str, Any]:
+def tune(
+    model: models.CellposeModel, images: list[Array], labels: list[Array], flat: bool
+) -> dict[str, Any]:
     """The way and the threshold with the best mean F1 at IoU .5; one slice has no third axis."""
     best, kept = -1.0, {}
-    for in_3d in (False, True) if max(map(len, images)) > 1 else (False,):
+    for in_3d in (False,) if flat or max(map(len, images)) == 1 else (False, True):
         maps = [flows(model, image, in_3d) for image in images]
         for way in (way for way in WAYS if ("do_3D" in way) == in_3d):
             for least in PROBABILITIES:
