@@ -77,7 +77,7 @@ def test_few_images_make_more_epochs_and_the_same_steps(
     from isgseg.data.metadata import DatasetMetadata, Statistics
 
     rows = module("methods_rows")
-    counts = {"train": Statistics(patches=40, empty_patches=0, objects=1)}
+    counts: Any = {"train": Statistics(patches=40, empty_patches=0, objects=1)}
     monkeypatch.setattr(rows, "read_metadata", lambda root: DatasetMetadata(objects=counts))
     assert rows.schedule(600, 10, tmp_path) == (60, 10)  # of four images each
     assert rows.schedule(50, 10, tmp_path) == (10, 5)
