@@ -181,10 +181,7 @@ def fill(result: Result, rows: Mapping[str, Mapping[str, Any]]) -> None:
     """Adds rows, their numbers and their table to a result."""
     result.details["rows"] = dict(rows)
     for name, row in rows.items():
-        title = name.replace("_", ", ")
-        result.add("quality", f"{title}: F1 at IoU .5", row["scores"]["f1"])
-        seconds = row["predict"]["seconds_a_slice"]
-        result.add("speed", f"{title}: processor time a slice", seconds, "s")
+        result.add("quality", f"{name.replace('_', ', ')}: F1 at IoU .5", row["scores"]["f1"])
     for place in SETS:
         sides: dict[bool, list[float]] = {True: [], False: []}
         for name, row in rows.items():
