@@ -47,7 +47,11 @@ def main() -> None:
         if "all" in args.rows and not (args.folder / "rows" / f"{name}.json").is_file():
             print(f"{name}: not measured, left out")
             continue
-        kept(args.folder / "rows" / f"{name}.json", lambda name=name: measure(args, data, name))
+        row = methods_rows.ROWS[name]
+        kept(
+            args.folder / "rows" / f"{name}.json",
+            lambda row=row, name=name: measure(args, data, row, name),
+        )
     for name in names:
         real_slices(args.folder, name)
         if args.whole:
@@ -81,17 +85,17 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
     return args
 
 
-def measure(args: argparse.Namespace, data: methods_rows.Data, name: str) -> dict[str, Any]:
+def measure(
+    args: argparse.Namespace, data: methods_rows.Data, row: methods_rows.Row, name: str
+) -> dict[str, Any]:
     """One row: what it is, scores, and costs of training and prediction."""
     result = Result(name)  # knows the commit
-    row = methods_rows.ROWS[name]
     args = argparse.Namespace(**{**vars(args), "minutes": row.minutes or args.minutes})
     found = row.measure(args, data, args.folder / "runs", name)
     content = result.content()
     where = {key: content[key] for key in ("commit", "date", "machine")}
-    row = {"minutes": args.minutes, "threads": args.threads} | where | found
-    print(json.dumps({key: row[key] for key in ("scores", "train", "predict")}, indent=1))
-    return row
+    print(json.dumps({key: found[key] for key in ("scores", "train", "predict")}, indent=1))
+    return {"minutes": args.minutes, "threads": args.threads} | where | found
 
 
 def real_slices(folder: Path, name: str) -> None:

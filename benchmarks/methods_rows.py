@@ -23,6 +23,7 @@ PEERS = ROOT / "benchmarks" / "peers"
 WEIGHTS = ROOT / "src" / "isgseg" / "weights"
 CALIBRATION = (2, 10)  # steps of two short trainings that tell what a step costs
 LONGER = 1 / 8  # of the steps that those suggest: a third one, as later steps cost more, or less
+BATCH = 4  # images a step of isgseg's networks
 
 
 class Data(NamedTuple):
@@ -31,17 +32,20 @@ class Data(NamedTuple):
     Attributes:
         root: the dataset of patches, with the volumes of training and validation.
         training: volumes.
-        validation: volume that tunes.
+        validation: volumes that tune.
         test: volumes that are scored.
         arrays: folder of the same as `.npy`, for peers: `<name>.npy` in the file's units,
             `grey/<name>.npy` as isgseg's networks see them, `labels/<name>.npy`.
+        timed: further volumes that are labelled for the time alone: of images that take a moment
+            each, few tell nothing.
     """
 
     root: Path
     training: list[Path]
-    validation: Path
+    validation: list[Path]
     test: list[Path]
     arrays: Path
+    timed: tuple[Path, ...] = ()
 
 
 def make_data(folder: Path, training: list[int], validation: int, test: list[int]) -> Data:
@@ -64,12 +68,22 @@ def make_data(folder: Path, training: list[int], validation: int, test: list[int
     def volumes(folder: Path, seeds: list[int]) -> list[Path]:
         return [folder / "volumes" / f"phantom_{seed:04d}.mrc" for seed in seeds]
 
-    (tuning,) = volumes(root, [validation])
     data = Data(
-        root, volumes(root, training), tuning, volumes(folder / "test", test), folder / "arrays"
+        root,
+        volumes(root, training),
+        volumes(root, [validation]),
+        volumes(folder / "test", test),
+        folder / "arrays",
     )
-    normalization = read_metadata(root).normalization
-    for volume in [*data.training, data.validation, *data.test]:
+    save_arrays(data)
+    return data
+
+
+def save_arrays(data: Data) -> None:
+    """The volumes as peers read them, those that are not there yet."""
+    normalization = read_metadata(data.root).normalization
+    assert normalization is not None  # isgseg-prepare has made the dataset
+    for volume in [*data.training, *data.validation, *data.test, *data.timed]:
         if not (data.arrays / "labels" / f"{volume.stem}.npy").is_file():
             image = read_volume(volume).data
             for name in ("grey", "labels"):
@@ -79,7 +93,6 @@ def make_data(folder: Path, training: list[int], validation: int, test: list[int
             np.save(
                 data.arrays / "labels" / f"{volume.stem}.npy", read_labels(labels_of(volume)).data
             )
-    return data
 
 
 @dataclass
@@ -123,7 +136,7 @@ class Row(ABC):
         """
         folder = runs / name
         train = kept(folder / "train.json", lambda: self.train(args, data, folder))
-        groups = {"first": data.test[:1], "rest": data.test[1:]}
+        groups = {"first": data.test[:1], "rest": [*data.test[1:], *data.timed]}
         costs = {
             group: Cost(
                 *kept(
@@ -139,9 +152,10 @@ class Row(ABC):
             self.labels(folder / group, volume)
             for group, volumes in groups.items()
             for volume in volumes
+            if volume in data.test
         ]
         scores = instance_scores(data.test, folder / "evaluate", f"predicted={listed(found)}")
-        slices = [len(read_volume(path).data) for path in data.test]
+        slices = [len(read_volume(path).data) for path in [*data.test, *data.timed]]
         extra = sum(slices[1:]) - slices[0]
         first, rest = costs["first"], costs["rest"]
         each = (rest.processor - first.processor) / extra
@@ -170,6 +184,7 @@ class Isgseg(Row):
         of: the row whose training it takes; empty: its own.
         weights: a checkpoint that is used as it is, instead of a training.
         segmentation: overrides of tuning and prediction.
+        tuning: overrides of tuning alone.
     """
 
     recipe: tuple[str, ...] = ()
@@ -178,6 +193,7 @@ class Isgseg(Row):
     of: str = ""
     weights: Path | None = None
     segmentation: tuple[str, ...] = ()
+    tuning: tuple[str, ...] = ("slices=64",)
 
     def train(self, args: argparse.Namespace, data: Data, folder: Path) -> dict[str, Any]:
         """See `Row.train`; with weights of its own nothing is tuned either."""
@@ -191,8 +207,8 @@ class Isgseg(Row):
             f"ckpt_path={fitted['checkpoint']}",
             f"data.root={data.root}",
             "data.num_workers=0",
-            "slices=64",
             "progress=false",
+            *self.tuning,
             *self.segmentation,
             folder=folder / "tune",
         )
@@ -209,24 +225,27 @@ class Isgseg(Row):
         if longer > CALIBRATION[1]:
             cost = self.steps(args, data, longer, 1, folder / f"{longer}")
             costs[longer] = cost.processor
-        count = max(1, round(steps_within(costs, args.minutes * 60) / self.epochs))
-        print(f"{self.title}: {costs}, {self.epochs} x {count} steps", flush=True)
-        cost = self.steps(args, data, count, self.epochs, folder / "fit")
+        steps = round(steps_within(costs, args.minutes * 60))
+        epochs, each = schedule(steps, self.epochs, data.root)
+        print(f"{self.title}: {costs}, {epochs} x {each} steps", flush=True)
+        cost = self.steps(args, data, steps, self.epochs, folder / "fit")
         checkpoint = folder / "fit" / "checkpoints" / f"isg_{self.method}_final.pth"
-        return {"checkpoint": str(checkpoint), "cost": cost, "steps": count * self.epochs}
+        return {"checkpoint": str(checkpoint), "cost": cost, "steps": epochs * each}
 
     def steps(
         self, args: argparse.Namespace, data: Data, steps: int, epochs: int, folder: Path
     ) -> Cost:
-        """A training without validation."""
+        """A training without validation, of so many steps in all."""
+        epochs, each = schedule(steps, epochs, data.root)
         return command(
             args,
             "train",
             *self.recipe,
             f"data.root={data.root}",
             "data.num_workers=0",
+            f"data.batch_size={BATCH}",
             f"trainer.max_epochs={epochs}",
-            f"trainer.limit_train_batches={steps}",
+            f"trainer.limit_train_batches={each}",
             f"trainer.check_val_every_n_epoch={epochs + 1}",  # never
             "trainer.enable_progress_bar=false",
             "~callbacks.best",
@@ -279,7 +298,7 @@ class Peer(Row):
         if self.trains:
             seconds = f"--seconds={args.minutes * 60:g}"
             cost = self.step(args, data, "train", data.training, model, folder, seconds)
-        self.step(args, data, "tune", [data.validation], model, folder)
+        self.step(args, data, "tune", data.validation, model, folder)
         said = (folder / "train.log").read_text() if self.trains else ""
         steps = re.findall(r"^(\d+) steps in", said, re.MULTILINE)
         return {"model": str(model), "cost": cost, "steps": int(steps[-1]) if steps else None}
@@ -313,6 +332,16 @@ class Peer(Row):
             files += ["--labels", *(data.arrays / "labels" / f"{v.stem}.npy" for v in volumes)]
         line = [python, script, step, *files, f"--model={model}", *self.options, *options]
         return spent(line, folder / f"{step}.log", threads(args))
+
+
+def schedule(steps: int, epochs: int, root: Path) -> tuple[int, int]:
+    """How many epochs there are, and how many steps in each, for so many steps in all.
+
+    Few images make short epochs: then there are more of them than `epochs`.
+    """
+    batches = read_metadata(root).objects["train"].patches // BATCH
+    each = max(1, min(round(steps / epochs), batches))
+    return max(1, round(steps / each)), each
 
 
 def steps_within(costs: Mapping[int, float], seconds: float) -> float:

@@ -17,7 +17,7 @@ from record import GROUPS, RESULTS, ROOT, check, reached
 
 PAGE = ROOT / "benchmarks" / "README.md"
 CARD = ROOT / "docs" / "model_card.md"
-METHODS = ROOT / "docs" / "methods.md"  # shows the result file of its name
+METHODS = ROOT / "docs" / "methods.md"
 FRONT = ROOT / "README.md"
 NETWORKS = ("shipped_network", "shipped_unet")  # the result files that the model card shows
 BEGIN, END = "<!-- begin: benchmarks/report.py -->", "<!-- end -->"
@@ -61,8 +61,7 @@ def main() -> None:
     results = read_results()
     PAGE.write_text(page(results))
     CARD.write_text(with_section(CARD.read_text(), card_section(results)))
-    section = methods_section(results.get(METHODS.stem))
-    METHODS.write_text(with_section(METHODS.read_text(), section))
+    METHODS.write_text(with_section(METHODS.read_text(), methods_tables(results)))
     FRONT.write_text(with_section(FRONT.read_text(), front_section(results)))
     made = ", ".join(str(path.relative_to(ROOT)) for path in (PAGE, CARD, METHODS, FRONT))
     print(f"{len(results)} results: {made}")
@@ -158,6 +157,17 @@ def seeds(content: Mapping[str, Any]) -> str:
     if len(numbers) > 2 and numbers == list(range(numbers[0], numbers[0] + len(numbers))):
         return f"{numbers[0]} to {numbers[-1]}"
     return ", ".join(map(str, numbers))
+
+
+def methods_tables(results: Results) -> str:
+    """The tables of methods: on synthetic cells, and on public images."""
+    parts = [methods_section(results.get("methods"))]
+    if public := results.get("public_data"):
+        parts.append(
+            f"### Public images of nuclei\n\n{table_text(public['details']['table'])}\n"
+            f"{public['date']}, {public['machine']['cpu']}: `{public['command']}`.\n"
+        )
+    return "\n".join(parts)
 
 
 def card_section(results: Results) -> str:

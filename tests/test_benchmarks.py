@@ -72,8 +72,7 @@ def test_the_page_and_the_card_are_the_report_of_the_results() -> None:
     card = report.CARD.read_text()
     assert card == report.with_section(card, report.card_section(results)), advice
     methods = report.METHODS.read_text()
-    section = report.methods_section(results.get("methods"))
-    assert methods == report.with_section(methods, section), advice
+    assert methods == report.with_section(methods, report.methods_tables(results)), advice
     front = report.FRONT.read_text()
     assert front == report.with_section(front, report.front_section(results)), advice
     # Every headline is a number that exists.

@@ -121,14 +121,16 @@ def test_the_steps_of_a_row_fill_its_minutes(
     runs: list[int] = []
 
     def steps(self: Any, args: Any, data: Any, steps: int, epochs: int, folder: Path) -> Any:
-        runs.append(steps * epochs)
-        early = min(steps * epochs, 10)
-        return cost(0.0, 10 + 2.0 * early + 4.0 * (steps * epochs - early), 0.0)
+        runs.append(steps)
+        early = min(steps, 10)
+        return cost(0.0, 10 + 2.0 * early + 4.0 * (steps - early), 0.0)
 
     monkeypatch.setattr(rows.Isgseg, "steps", steps)
+    monkeypatch.setattr(rows, "schedule", lambda steps, epochs, root: (epochs, steps // epochs))
     args = argparse.Namespace(minutes=20)
-    found = rows.Isgseg("slower and slower").fit(args, None, tmp_path)
-    assert runs == [2, 10, 74, 300]  # an eighth of (1200 - 10) / 2 steps; then 30 + 4 s * 290
+    data = rows.Data(tmp_path, [], [], [], tmp_path)
+    found = rows.Isgseg("slower and slower").fit(args, data, tmp_path)
+    assert runs == [2, 10, 74, 302]  # an eighth of (1200 - 10) / 2 steps; then 30 + 4 s * 290
     assert (found["steps"], found["cost"].processor) == (300, pytest.approx(1200, abs=20))
 
 
@@ -142,8 +144,9 @@ def test_a_row_has_minutes_of_its_own_or_those_of_the_command_line(
         return row(name, 0.5, 0.1) | {"minutes": args.minutes}
 
     monkeypatch.setattr(methods.methods_rows.Isgseg, "measure", measured)
-    assert methods.measure(args, None, "light")["minutes"] == 4
-    assert methods.measure(args, None, "light-hour")["minutes"] == 60
+    named = methods.methods_rows.ROWS
+    assert methods.measure(args, None, named["light"], "light")["minutes"] == 4
+    assert methods.measure(args, None, named["light-hour"], "light-hour")["minutes"] == 60
     assert args.minutes == 4
 
 

@@ -65,10 +65,14 @@ def test_unknown_voxel_size_stays_unknown(tmp_path: Path, suffix: str) -> None:
     assert read_volume(write_volume(tmp_path / f"a{suffix}", ramp(), None)).voxel_size is None
 
 
+@pytest.mark.parametrize("voxel_size", [VOXEL_SIZE, None])
 @pytest.mark.parametrize("suffix", [".mrc", ".tif"])
-def test_one_slice_is_a_volume(tmp_path: Path, suffix: str) -> None:
-    volume = read_volume(write_volume(tmp_path / f"a{suffix}", ramp()[:1], VOXEL_SIZE))
+def test_one_slice_is_a_volume(
+    tmp_path: Path, suffix: str, voxel_size: tuple[float, float, float] | None
+) -> None:
+    volume = read_volume(write_volume(tmp_path / f"a{suffix}", ramp()[:1], voxel_size))
     assert volume.data.shape == (1, 5, 7)
+    assert (volume.voxel_size is None) == (voxel_size is None)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""StarDist 3D (Weigert et al. 2020): trained until a clock stops it, tuned, and used.
+"""StarDist (Schmidt et al. 2018, Weigert et al. 2020): trained until a clock stops it, and used.
 
     python run_stardist.py train --images a.npy b.npy --labels a_labels.npy b_labels.npy \
         --model FOLDER --seconds 960
@@ -6,11 +6,12 @@
     python run_stardist.py predict --images cell.npy --model FOLDER --output FOLDER
 
 Volumes are `.npy`, (z, y, x); `--normalize percentile` stretches each to its percentiles 1 and
-99.8, as StarDist's examples do, `grey` takes uint8 as it is. The environment is that of
-`requirements.txt`.
+99.8, as StarDist's examples do, `grey` takes uint8 as it is. Where all have one slice, they are
+images, of which StarDist 2D learns. The environment is that of `requirements.txt`.
 The settings are for balls of 5 to 13 voxels: no subsampling (`grid`), which loses the smallest, and
 batch normalization with a rate that falls to zero at the end of the clock, without which so short a
-training finds little.
+training finds little. Larger objects want `--grid`, and `--anisotropic` those that are not as high
+as wide.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import json
 import math
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +35,8 @@ import numpy.typing as npt  # noqa: E402
 import tensorflow as tf  # noqa: E402
 from stardist import Rays_GoldenSpiral  # noqa: E402
 from stardist.matching import matching  # noqa: E402
-from stardist.models import Config3D, StarDist3D  # noqa: E402
+from stardist.models import Config2D, Config3D, StarDist2D, StarDist3D  # noqa: E402
+from stardist.utils import calculate_extents  # noqa: E402
 from tensorflow import keras  # noqa: E402
 
 Array = npt.NDArray[Any]
@@ -56,7 +59,9 @@ def main() -> None:
     parser.add_argument("--rays", type=int, default=32)
     parser.add_argument("--depth", type=int, default=2)
     parser.add_argument("--base", type=int, default=16)
-    parser.add_argument("--patch", type=int, nargs=3, default=[24, 64, 64])
+    parser.add_argument("--patch", type=int, nargs="+", default=[24, 64, 64], help="per axis")
+    parser.add_argument("--grid", type=int, nargs="+", default=[1, 1, 1], help="per axis")
+    parser.add_argument("--anisotropic", action="store_true", help="rays as long as labels say")
     parser.add_argument("--batch", type=int, default=2)
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--no-batch-norm", action="store_true")
@@ -67,18 +72,21 @@ def main() -> None:
         tf.config.threading.set_inter_op_parallelism_threads(THREADS)
     images = [normalized(np.load(path), args.normalize) for path in args.images]
     labels = [np.load(path).astype(np.int32) for path in args.labels]
+    shapes = [image.shape for image in images]
+    if all(len(image) == 1 for image in images):
+        images, labels = [image[0] for image in images], [part[0] for part in labels]
     if args.step == "train":
         train(args, images, labels)
-    elif args.step == "tune":
-        tune(StarDist3D(None, name=NAME, basedir=str(args.model)), images, labels)
-    else:
-        model = StarDist3D(None, name=NAME, basedir=str(args.model))
-        args.output.mkdir(parents=True, exist_ok=True)
-        for path, image in zip(args.images, images, strict=True):
-            found, _ = model.predict_instances(
-                image, n_tiles=tiles(image), show_tile_progress=False
-            )
-            np.save(args.output / path.name, found.astype(np.uint32))
+        return
+    kind = StarDist2D if images[0].ndim == 2 else StarDist3D
+    model = kind(None, name=NAME, basedir=str(args.model))
+    if args.step == "tune":
+        tune(model, images, labels)
+        return
+    args.output.mkdir(parents=True, exist_ok=True)
+    for path, image, shape in zip(args.images, images, shapes, strict=True):
+        found, _ = model.predict_instances(image, n_tiles=tiles(image), show_tile_progress=False)
+        np.save(args.output / path.name, found.astype(np.uint32).reshape(shape))
 
 
 def normalized(volume: Array, method: str) -> Array:
@@ -89,20 +97,27 @@ def normalized(volume: Array, method: str) -> Array:
     return ((volume - low) / (high - low)).astype(np.float32)
 
 
-def tiles(image: Array) -> tuple[int, int, int]:
-    """So many that a tile has at most 64 x 256 x 256 voxels."""
-    depth, height, width = image.shape
-    return math.ceil(depth / 64), math.ceil(height / 256), math.ceil(width / 256)
+def tiles(image: Array) -> tuple[int, ...]:
+    """So many that a tile has at most 64 x 256 x 256 voxels, or 256 x 256 pixels."""
+    most = (64, 256, 256)[-image.ndim :]
+    return tuple(math.ceil(side / limit) for side, limit in zip(image.shape, most, strict=True))
 
 
 def network(
-    rays: int = 32, depth: int = 2, base: int = 16, batch_norm: bool = True
+    rays: int = 32,
+    depth: int = 2,
+    base: int = 16,
+    batch_norm: bool = True,
+    grid: Sequence[int] = (1, 1, 1),
+    anisotropy: Sequence[float] = (1, 1, 1),
 ) -> dict[str, Any]:
-    """What `Config3D` says of the network, without that of training."""
-    return {
-        "rays": Rays_GoldenSpiral(rays, anisotropy=(1, 1, 1)),
-        "grid": (1, 1, 1),
-        "anisotropy": (1, 1, 1),
+    """What the configuration says of the network, without training; 2D by the length of `grid`."""
+    own: dict[str, Any] = {"n_rays": rays}
+    if len(grid) == 3:
+        spiral = Rays_GoldenSpiral(rays, anisotropy=tuple(anisotropy))
+        own = {"rays": spiral, "anisotropy": tuple(anisotropy)}
+    return own | {
+        "grid": tuple(grid),
         "n_channel_in": 1,
         "unet_n_depth": depth,
         "unet_n_filter_base": base,
@@ -116,9 +131,14 @@ def train(args: argparse.Namespace, images: list[Array], labels: list[Array]) ->
     """Trains for so many seconds of processor time; the weights of the last step are kept."""
     np.random.seed(args.seed)  # noqa: NPY002 - StarDist draws from it
     tf.random.set_seed(args.seed)
-    config = Config3D(
-        **network(args.rays, args.depth, args.base, not args.no_batch_norm),
-        train_patch_size=tuple(args.patch),
+    axes = images[0].ndim
+    extents = calculate_extents(labels) if args.anisotropic else np.ones(axes)
+    anisotropy = tuple(float(extents.max() / extent) for extent in extents)
+    kind, of = (Config2D, StarDist2D) if axes == 2 else (Config3D, StarDist3D)
+    grid = args.grid[-axes:]
+    config = kind(
+        **network(args.rays, args.depth, args.base, not args.no_batch_norm, grid, anisotropy),
+        train_patch_size=tuple(args.patch[-axes:]),
         train_batch_size=args.batch,
         train_foreground_only=0.9,
         train_learning_rate=args.lr,
@@ -129,11 +149,14 @@ def train(args: argparse.Namespace, images: list[Array], labels: list[Array]) ->
         train_tensorboard=False,
         train_n_val_patches=1,
     )
-    model = StarDist3D(config, name=NAME, basedir=str(args.model))
+    model = of(config, name=NAME, basedir=str(args.model))
     model.prepare_for_training()
     clock = Clock(args.seconds, args.lr)
     model.callbacks.append(clock)
-    part = tuple(slice(0, max(a, b)) for a, b in zip(VALIDATION, args.patch, strict=True))
+    part = tuple(
+        slice(0, max(least, side))
+        for least, side in zip(VALIDATION[-axes:], args.patch[-axes:], strict=True)
+    )
     model.train(
         images,
         labels,
@@ -146,7 +169,7 @@ def train(args: argparse.Namespace, images: list[Array], labels: list[Array]) ->
     print(f"{clock.steps} steps in {clock.spent:.1f} s of processor time", flush=True)
 
 
-def tune(model: StarDist3D, images: list[Array], labels: list[Array]) -> None:
+def tune(model: StarDist2D | StarDist3D, images: list[Array], labels: list[Array]) -> None:
     """Keeps the two thresholds with the best mean F1 at IoU .5.
 
     What `optimize_thresholds` does, in a few minutes: suppression goes from the most probable
@@ -178,7 +201,7 @@ def tune(model: StarDist3D, images: list[Array], labels: list[Array]) -> None:
 
 
 def above(instances: Array, details: dict[str, Array], least: float) -> Array:
-    """(z, y, x) bool: voxels of objects that are at least so probable."""
+    """bool, of the shape of the instances: voxels of objects that are at least so probable."""
     best = np.zeros(int(instances.max()) + 1)
     middle = instances[tuple(np.asarray(details["points"], int).T)]
     np.maximum.at(best, middle, np.asarray(details["prob"], float))
@@ -209,11 +232,11 @@ class Clock(keras.callbacks.Callback):
 
 def flipped(image: Array, labels: Array) -> tuple[Array, Array]:
     """Flips along each axis, quarter turns in the plane, and a little brightness."""
-    for axis in range(3):
+    for axis in range(image.ndim):
         if RANDOM.random() < 0.5:
             image, labels = np.flip(image, axis), np.flip(labels, axis)
-    if image.shape[1] == image.shape[2] and RANDOM.random() < 0.5:
-        image, labels = np.swapaxes(image, 1, 2), np.swapaxes(labels, 1, 2)
+    if image.shape[-2] == image.shape[-1] and RANDOM.random() < 0.5:
+        image, labels = np.swapaxes(image, -2, -1), np.swapaxes(labels, -2, -1)
     return image * RANDOM.uniform(0.97, 1.03), labels
 
 

@@ -62,12 +62,14 @@ def open_tiff(path: Path) -> tuple[Array | OnDisk, VoxelSize | None]:
             plain = _is_plain(series)
             _check_size(series, held, in_memory=not plain)
             data = _plain_voxels(path, tif, series) if plain else series.asarray()
-        if tif.is_imagej:
-            data = calibrated(data, tif.imagej_metadata or {}, path)
+        imagej = tif.imagej_metadata or {} if tif.is_imagej else {}
+        if imagej:
+            data = calibrated(data, imagej, path)
     if errors:
         raise ValueError(f"{'; '.join(errors)}; copy or export it again")
-    # tifffile drops an axis of one slice; an image has no z size.
-    return (data[None] if data.ndim == 2 and size else data), size
+    # tifffile drops an axis of one slice; an image has no z size and no distance of slices.
+    one_slice = data.ndim == 2 and (size is not None or "spacing" in imagej)
+    return (data[None] if one_slice else data), size
 
 
 def _is_plain(series: tifffile.TiffPageSeries) -> bool:
@@ -114,6 +116,8 @@ def tiff_options(
         # Uncompressed: ImageJ reads a stack as one block.
         resolution = None if um is None else (1 / um[2], 1 / um[1])
         metadata |= {} if um is None else {"unit": "um", "spacing": um[0]}
+        if shape[0] == 1:  # else it would be an image, where it has no voxel size
+            metadata.setdefault("spacing", 1)
         return {"imagej": True, "metadata": metadata, "resolution": resolution}
     for axis, size in zip("ZYX", um or (), strict=False):
         metadata |= {f"PhysicalSize{axis}": size, f"PhysicalSize{axis}Unit": "µm"}
