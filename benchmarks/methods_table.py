@@ -20,6 +20,7 @@ COSTS = (
     "its memory, MB",
 )
 WHOLE = 473  # slices of a whole cell, 486 x 473 pixels each
+LABELS = 2 * WHOLE * 486 * 473 / 2**20  # MB of its labels
 FRONT = ("the same cells, the same minutes", "F1 in 3D", "count error", "s a slice")
 PEERS = ("stardist", "cellpose", "log")
 PUBLISHED = {  # rows of the published comparison, and how many parts each method has
@@ -49,6 +50,12 @@ def fill(result: Result, rows: Rows) -> None:
     if set(SECOND) <= rows.keys():
         lack = rows[SECOND[1]]["scores"]["f1"] - rows[SECOND[0]]["scores"]["f1"]
         result.add("quality", "F1 of Mask R-CNN less the U-Net's", lack, target="<= 0.02")
+    whole = rows.get(SECOND[0], {}).get("whole", {})
+    if whole.get("threads") == 2:
+        title = "U-Net, a whole cell on two cores"
+        result.add("speed", title, whole["wall"], "s", "<= 60")
+        beyond = whole["memory"] - LABELS
+        result.add("memory", f"{title}: peak beyond the labels", beyond, "MB", "<= 1500")
     peers = [rows[name] for name in PEERS if name in rows]
     trained = [
         row
@@ -167,7 +174,7 @@ def cost_row(row: Mapping[str, Any]) -> list[str]:
 
 
 def whole_columns(row: Mapping[str, Any]) -> list[str]:
-    """Time and memory of a whole cell; "about": the time of a slice, times so many."""
+    """Time and memory of a whole cell; "about": processor time of a slice, times so many."""
     if "whole" in row:
         return [f"{row['whole']['wall']:.0f}", f"{row['whole']['memory']:,.0f}"]
     return [f"about {WHOLE * row['predict']['seconds_a_slice']:.0f}", ""]

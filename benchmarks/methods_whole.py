@@ -19,8 +19,8 @@ def whole_cell(args: argparse.Namespace, data: Data, name: str) -> dict[str, Any
     """Time and memory of a method of isgseg on a volume as large as a whole cell.
 
     Returns:
-        `wall` and `processor`, s; `memory`, MB, the peak of the process; `slices`. None: a peer, or
-        a row without a network yet.
+        `wall` and `processor`, s; `memory`, MB, the peak of the process; `slices`; `threads`. None:
+        a peer, or a row without a network yet.
     """
     row, home = ROWS[name], args.folder / "runs" / name
     if not (isinstance(row, Isgseg) and (home / "train.json").is_file()):
@@ -30,7 +30,7 @@ def whole_cell(args: argparse.Namespace, data: Data, name: str) -> dict[str, Any
 
     def measure() -> dict[str, Any]:
         cost = row.label(args, data, model, [volume], args.folder / "whole" / name)
-        return {**cost._asdict(), "slices": WHOLE}
+        return {**cost._asdict(), "slices": WHOLE, "threads": args.threads}
 
     return kept(args.folder / "whole" / f"{name}.json", measure)
 

@@ -191,7 +191,7 @@ def fill(result: Result, rows: Mapping[str, Mapping[str, Any]]) -> None:
             gain = max(sides[False]) - max(sides[True])
             name = f"{place}: F1 of the best of isgseg less the best peer's"
             result.add("quality", name, gain, target=">= 0")
-    result.details["table"] = {
+    result.details["methods"] = {
         "caption": "Trained on part of each set, tuned on another, and scored on what is left "
         "(`benchmarks/public_sets.py`). An image counts as a slice.",
         "columns": list(COLUMNS),

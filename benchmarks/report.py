@@ -164,7 +164,7 @@ def methods_tables(results: Results) -> str:
     parts = [methods_section(results.get("methods"))]
     if public := results.get("public_data"):
         parts.append(
-            f"### Public images of nuclei\n\n{table_text(public['details']['table'])}\n"
+            f"### Public images of nuclei\n\n{table_text(public['details']['methods'])}\n"
             f"{public['date']}, {public['machine']['cpu']}: `{public['command']}`.\n"
         )
     return "\n".join(parts)

@@ -227,3 +227,13 @@ def test_every_peer_says_what_its_environment_needs() -> None:
         assert (folder / "requirements.txt").read_text().strip()
         script = "run" if name in peers else "time"  # only the speed of its network is measured
         assert (folder / f"{script}_{name}.py").is_file()
+
+
+@pytest.mark.parametrize(("threads", "count"), [(1, 0), (2, 2)])
+def test_a_whole_cell_has_its_targets_on_two_cores(threads: int, count: int) -> None:
+    whole = {"wall": 50.0, "processor": 90.0, "memory": 1500.0, "slices": 473, "threads": threads}
+    result = module("record").Result("methods", [0])
+    module("methods_table").fill(result, {"unet": row("U-Net", 0.6, 0.2) | {"whole": whole}})
+    found = {n["name"]: n["value"] for n in result.numbers if "whole cell" in n["name"]}
+    assert len(found) == count
+    assert all(value < 1500 - 200 for value in found.values())

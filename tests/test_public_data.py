@@ -97,7 +97,7 @@ def test_the_table_has_a_line_for_each_row_and_the_best_are_compared() -> None:
     found = {number["name"]: number["value"] for number in result.numbers}
     assert found["bbbc050: F1 of the best of isgseg less the best peer's"] == pytest.approx(0.05)
     assert not any(name.startswith("dsb2018: F1 of the best") for name in found)
-    lines = result.details["table"]["rows"]
+    lines = result.details["methods"]["rows"]
     assert lines[0][1:] == ["Mask R-CNN", "0.800", "0.800", "-5.0%", "0.700", "6.0", "100", "0.100"]
     assert lines[3][:2] == ["DSB 2018, small nuclei in 2D", "LoG"]
     assert lines[3][6] == "none"
