@@ -128,7 +128,7 @@ def keep_freed_memory() -> None:
 
     The C library of Linux (mallopt(3)) gives arrays of some megabytes back to the system at once.
     On a CPU, each layer of a network then gets its output page by page anew, every page filled with
-    zeros: a seventh of the time of a U-Net. Arrays above 32 MB, as volumes are, are given back as
+    zeros: a fifth of the time of a U-Net. Arrays above 32 MB, as volumes are, are given back as
     before. Where there is another C library, nothing is done.
     """
     change = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
