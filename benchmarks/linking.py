@@ -8,24 +8,20 @@ need `vesicle_labels/labels.npz` in the folder that ISGSEG_TEST_DATA names (unse
 from __future__ import annotations
 
 import argparse
-import os
 import resource
 import time
 import tracemalloc
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from record import Result, add_output
+from record import Result, add_output, public_data
 
 from isgseg.evaluation.matching import Matching, match_instances
 from isgseg.instances.linking import SliceLinker, link_slices
 
 Labels = npt.NDArray[Any]
-SHARED = Path(__file__).parents[2] / "shared" / "data"
-DATA = Path(os.environ.get("ISGSEG_TEST_DATA", SHARED))
 CELL = 32  # voxels of room for one sphere, or one pair
 
 
@@ -55,7 +51,7 @@ def main() -> None:
 
 def vesicles(result: Result) -> None:
     """Real shapes: large vesicles in electron microscopy, their numbers shuffled slice by slice."""
-    path = DATA / "vesicle_labels" / "labels.npz"
+    path = public_data() / "vesicle_labels" / "labels.npz"
     if not path.is_file():
         print(f"vesicles: skipped, no {path}")
         return

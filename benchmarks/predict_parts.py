@@ -9,8 +9,8 @@ import argparse
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, cast
 from unittest.mock import patch
@@ -104,9 +104,11 @@ def detector_of(predictor: Predictor) -> detection.MaskRCNNDetector:
     return cast(detection.MaskRCNNDetector, method.model)
 
 
-def one_after_the_other() -> AbstractContextManager[Any]:
+@contextmanager
+def one_after_the_other() -> Iterator[None]:
     """No stage works beside another, so that the times of all add up."""
-    return patch.object(streaming, "ahead", iter)
+    with patch.object(streaming, "ahead", iter), patch.object(segmentation, "ahead", iter):
+        yield
 
 
 def time_of_parts(predictor: Predictor, volume: Array) -> dict[str, float]:

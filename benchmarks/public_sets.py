@@ -9,7 +9,6 @@ Science Bowl 2018 (Caicedo et al. 2019, Nature Methods 16:1247; BBBC038), COCO f
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from console import labels_of, listed, run
 from methods_rows import Data, save_arrays
 from PIL import Image
 from pycocotools import mask as coco_mask
-from record import ROOT
+from record import public_data
 
 from isgseg.io.formats import VoxelSize
 from isgseg.io.volumes import read_labels, read_volume, write_volume
@@ -37,7 +36,7 @@ def public_folder(name: str) -> Path:
     Raises:
         SystemExit: it is not there.
     """
-    path = Path(os.environ.get("ISGSEG_TEST_DATA", ROOT / "../shared/data")) / name
+    path = public_data() / name
     if not path.is_dir():
         raise SystemExit(f"no {path}; set ISGSEG_TEST_DATA to the folder that holds {name}")
     return path

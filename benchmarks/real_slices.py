@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,7 +23,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
-from record import Result, add_output
+from record import Result, add_output, public_data
 from scipy import ndimage as ndi
 from scipy.optimize import linear_sum_assignment
 
@@ -83,8 +82,7 @@ class Formatter(argparse.RawDescriptionHelpFormatter):
 
 def default_data() -> Path:
     """`sxt_real_dev` in the folder of the test data."""
-    root = Path(__file__).parents[1] / "../shared/data"
-    return Path(os.environ.get("ISGSEG_TEST_DATA", root)) / "sxt_real_dev"
+    return public_data() / "sxt_real_dev"
 
 
 def read_slices(folder: Path) -> list[Slice]:

@@ -107,6 +107,11 @@ class Result:
         print(f"Written to {path}")
 
 
+def public_data() -> Path:
+    """The folder of public data, which ISGSEG_TEST_DATA names."""
+    return Path(os.environ.get("ISGSEG_TEST_DATA", ROOT.parent / "shared" / "data"))
+
+
 def add_output(parser: argparse.ArgumentParser) -> None:
     """Gives a benchmark the option `--output`, the JSON file to write."""
     parser.add_argument(

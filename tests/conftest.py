@@ -54,6 +54,13 @@ def pytest_configure() -> None:
         torch.set_num_threads(1)
 
 
+@pytest.fixture
+def benchmark_scripts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The scripts of `benchmarks/`, and that of the peer that needs no environment, are modules."""
+    for folder in ("benchmarks", "benchmarks/peers/log"):
+        monkeypatch.syspath_prepend(str(ROOT / folder))
+
+
 def real_data(name: str) -> Path:
     """A folder of public data, from the place ISGSEG_TEST_DATA names; the test skips without it."""
     path = Path(os.environ.get("ISGSEG_TEST_DATA", ROOT.parent / "shared" / "data")) / name

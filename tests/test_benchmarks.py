@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import importlib
 import json
+from importlib import import_module as module
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -18,13 +17,7 @@ MACHINE = {"cpu": "a CPU", "cores": 2, "flags": [], "threads": 1, "load": 1.0, "
 WEIGHTS = ROOT / "src" / "isgseg" / "weights"
 
 
-@pytest.fixture(autouse=True)
-def _benchmarks_on_the_path(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-
-
-def module(name: str) -> ModuleType:
-    return importlib.import_module(name)
+pytestmark = pytest.mark.usefixtures("benchmark_scripts")
 
 
 def result(**changes: Any) -> dict[str, Any]:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
 import json
+from importlib import import_module as module
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -18,14 +17,7 @@ from isgseg.io.volumes import read_labels, read_volume
 BENCHMARKS = ROOT / "benchmarks"
 
 
-@pytest.fixture(autouse=True)
-def _benchmarks_on_the_path(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    monkeypatch.syspath_prepend(str(BENCHMARKS / "peers" / "log"))
-
-
-def module(name: str) -> ModuleType:
-    return importlib.import_module(name)
+pytestmark = pytest.mark.usefixtures("benchmark_scripts")
 
 
 def row(title: str, f1: float, cost: Any = (400.0, 360.0, 1000.0)) -> dict[str, Any]:
